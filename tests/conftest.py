@@ -1,0 +1,17 @@
+"""What holds for every test: strict mode, one thread, and the same random numbers at the start."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+
+os.environ["TRIMTAB"] = "strict"  # before anything imports trimtab: a fault of ours raises
+os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch: one thread here and in every subprocess
+
+
+def pytest_runtest_setup() -> None:
+    """Start each test from the same random numbers, whatever ran before it in this process."""
+    random.seed(0)
+    if "torch" in sys.modules:  # a test that needs no torch does not wait for it
+        sys.modules["torch"].manual_seed(0)
