@@ -1,0 +1,48 @@
+"""Trimtab keeps neural-network training stable: it measures every step, finds what is going wrong, puts it right."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from trimtab.errors import Halted, InputError, PolicyError, RunExistsError, RunFormatError, TrimtabError
+from trimtab.policy import Plan, Policy
+from trimtab.types import Action, Breach, Decision, Finding, Measurement, Record, Response
+
+if TYPE_CHECKING:
+    from trimtab.supervisor import Supervisor
+
+__all__ = [
+    "Action",
+    "Breach",
+    "Decision",
+    "Finding",
+    "Halted",
+    "InputError",
+    "Measurement",
+    "Plan",
+    "Policy",
+    "PolicyError",
+    "Record",
+    "Response",
+    "RunExistsError",
+    "RunFormatError",
+    "Supervisor",
+    "TrimtabError",
+]
+
+__version__ = version("trimtab")
+
+_LAZY = {"Supervisor": "trimtab.supervisor"}
+"""What needs torch is imported when it is first asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'trimtab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,224 @@
+"""Actions: from a decision to what changes a training run. No other code changes one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import inf, isfinite, nan
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.state.snapshot import SnapshotError
+from trimtab.types import Action, Adjustment, Change, Decision, Measurement, Response, Value
+
+if TYPE_CHECKING:
+    from torch.amp.grad_scaler import GradScaler
+    from torch.optim import Optimizer
+
+    from trimtab.state.buffers import BufferCopies
+    from trimtab.state.snapshot import Snapshots
+
+
+@dataclass(slots=True)
+class Controls:
+    """What actions take hold of."""
+
+    model: nn.Module
+    """The model that is trained."""
+
+    optimizer: Optimizer
+    """The optimizer that updates it."""
+
+    scaler: GradScaler | None
+    """The loss scaler, if there is one."""
+
+    snapshots: Snapshots
+    """What can be restored."""
+
+    buffers: BufferCopies
+    """The buffers as they were at the end of the last check."""
+
+    clip_norm: float | None = None
+    """The routine limit of the gradient norm."""
+
+    adjustments: tuple[Adjustment, ...] = ()
+    """The adjustments in force."""
+
+    uncooled: list[Any] = field(default_factory=list)
+    """While the optimizer steps: the learning rates to set back after it."""
+
+
+@torch.no_grad()
+def act(decision: Decision, controls: Controls, measurement: Measurement) -> Action:
+    """Carry a decision out: first the verdict on the update, then the adjustments.
+
+    Args:
+        decision: what to do.
+        controls: what to do it with.
+        measurement: what was seen; gradients are clipped by its `grad_norm`, and not at all without one.
+
+    Returns:
+        What was done. A rollback without a snapshot that fits becomes a skip.
+    """
+    verdict, restored, note = decision.verdict, None, ""
+    if verdict == "rollback":
+        try:
+            restored = controls.snapshots.restore()
+        except SnapshotError as error:
+            verdict, note = "skip", f"not rolled back: {error}"
+    changes: list[Change] = []
+    if verdict in ("proceed", "clip"):
+        changes += clip_gradients(decision, controls, measurement.values.get("grad_norm", nan))
+    else:
+        drop_gradients(controls)
+    if verdict in ("skip", "halt"):
+        controls.buffers.put_back()
+    if verdict == "rollback":
+        _clear_overflow(controls)
+    for response in decision.responses:
+        if response.kind == "repair":
+            changes += repair(controls)
+        if response.kind == "cool":
+            changes += start_cooling(controls, response, decision.step)
+    return Action(decision.step, verdict, restored, _count_lost(verdict, restored, decision.step), tuple(changes), note)
+
+
+def clip_gradients(decision: Decision, controls: Controls, grad_norm: Value) -> list[Change]:
+    """Scale all gradients down to the lower of the routine limit and the decision's, exactly as PyTorch does.
+
+    Gradients that are not finite are left alone: `inf * 0` is NaN.
+
+    Returns:
+        The change, where a decision asked for it; routine clipping is none.
+    """
+    asked = [each.limit for each in decision.responses if each.kind == "clip" and each.limit is not None]
+    routine = inf if controls.clip_norm is None else controls.clip_norm
+    limit = min([routine, *asked])
+    if not isinstance(grad_norm, float) or not isfinite(grad_norm) or grad_norm + 1e-6 <= limit:
+        return []
+    parameters = list(_list_parameters(controls))
+    device = next((each.grad.device for each in parameters if each.grad is not None), torch.device("cpu"))
+    total = torch.tensor(grad_norm, dtype=torch.float32, device=device)
+    torch.nn.utils.clip_grads_with_norm_(parameters, limit, total)
+    return [Change("grad_norm", min(grad_norm, routine), limit)] if asked and limit < routine else []
+
+
+def drop_gradients(controls: Controls) -> None:
+    """Set every gradient to None, which makes the optimizer's next step change nothing."""
+    for parameter in (*controls.model.parameters(), *_list_parameters(controls)):
+        parameter.grad = None
+
+
+def repair(controls: Controls) -> list[Change]:
+    """Replace what is not finite in parameters, buffers and optimizer tensors.
+
+    A parameter's number comes from the newest proven snapshot where that is finite, otherwise it becomes 0; a
+    buffer's comes from its copy, and a buffer without a finite copy is left alone, since a mask may well hold
+    infinities; an optimizer tensor's becomes 0, which is what it began as.
+
+    Returns:
+        For every tensor repaired, how many of its numbers were not finite before and after.
+    """
+    repaired = [_repair_tensor(name, tensor, source) for name, tensor, source in _list_repairable(controls)]
+    return [change for change in repaired if change is not None]
+
+
+def start_cooling(controls: Controls, response: Response, step: int) -> list[Change]:
+    """Put a cooling into force: the learning rate is multiplied for some steps, then ramps back.
+
+    The optimizer's own learning rate is not touched here: it is multiplied just before each optimizer step and set
+    back just after, so that a scheduler never sees it.
+    """
+    factor, num_steps = response.factor or 1.0, response.num_steps or 0
+    cooling = Adjustment("cool", step, step + num_steps, factor)
+    controls.adjustments = (*(each for each in controls.adjustments if each.kind != "cool"), cooling)
+    rate = max(float(group["lr"]) for group in controls.optimizer.param_groups)
+    return [Change("learning_rate", rate, rate * factor)]
+
+
+def cooling_factor(adjustments: Iterable[Adjustment], step: int) -> float:
+    """What the learning rate is multiplied by at a step: the factor while it holds, then linearly back to 1."""
+    for each in adjustments:
+        if each.kind == "cool" and each.since <= step:
+            length = max(each.until - each.since, 1)
+            share = min(max(step - each.until, 0) / length, 1.0)
+            return each.factor + (1.0 - each.factor) * share
+    return 1.0
+
+
+def cool_before_step(controls: Controls, step: int) -> None:
+    """Multiply the learning rates for the optimizer step that begins now."""
+    restore_rates(controls)
+    factor = cooling_factor(controls.adjustments, step)
+    if factor == 1.0:
+        controls.adjustments = tuple(each for each in controls.adjustments if each.kind != "cool")
+        return
+    for group in controls.optimizer.param_groups:
+        rate = group["lr"]
+        controls.uncooled.append(rate.clone() if isinstance(rate, Tensor) else rate)
+        if isinstance(rate, Tensor):
+            rate.mul_(factor)
+        else:
+            group["lr"] = rate * factor
+
+
+def restore_rates(controls: Controls) -> None:
+    """Set the learning rates back to exactly what they were before `cool_before_step`."""
+    for group, rate in zip(controls.optimizer.param_groups, controls.uncooled, strict=False):
+        if isinstance(group["lr"], Tensor) and isinstance(rate, Tensor):
+            group["lr"].copy_(rate)
+        else:
+            group["lr"] = copy.copy(rate)
+    controls.uncooled.clear()
+
+
+def _clear_overflow(controls: Controls) -> None:
+    """Let the scaler take this step for a good one: the rollback has completed the step it restored.
+
+    The gradients at hand may have been infinite; without this, the scale would be cut for a fault that was undone.
+    """
+    if controls.scaler is not None and controls.scaler.is_enabled():
+        for found in controls.scaler._per_optimizer_states[id(controls.optimizer)]["found_inf_per_device"].values():
+            found.zero_()
+
+
+def _count_lost(verdict: str, restored: int | None, step: int) -> int:
+    if verdict == "rollback" and restored is not None:
+        return step - restored
+    return 1 if verdict in ("skip", "halt") else 0
+
+
+def _repair_tensor(name: str, tensor: Tensor, source: Tensor | None) -> Change | None:
+    if not tensor.is_floating_point():
+        return None
+    bad = ~torch.isfinite(tensor)
+    num_bad = int(bad.sum())
+    if num_bad == 0:
+        return None
+    tensor.masked_fill_(bad, 0.0)
+    if source is not None:
+        mend = torch.nan_to_num(source.to(tensor.device), nan=0.0, posinf=0.0, neginf=0.0)
+        tensor.copy_(torch.where(bad, mend, tensor))
+    return Change(name, float(num_bad), 0.0)
+
+
+def _list_parameters(controls: Controls) -> Iterable[Tensor]:
+    return (parameter for group in controls.optimizer.param_groups for parameter in group["params"])
+
+
+def _list_repairable(controls: Controls) -> Iterable[tuple[str, Tensor, Tensor | None]]:
+    """Every tensor an update changes: a name for a person, the tensor, and what to take its numbers from."""
+    names = {id(parameter): name for name, parameter in controls.model.named_parameters()}
+    for index, parameter in enumerate(_list_parameters(controls)):
+        name = names.get(id(parameter), f"(other).{index}")
+        yield name, parameter, controls.snapshots.find_copy(parameter)
+        for key, value in controls.optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                yield f"{name}: {key}", value, None
+    copies = controls.buffers.list_copies()
+    for name, buffer in controls.buffers.list_live():
+        if name in copies and bool(torch.isfinite(copies[name]).all()):
+            yield name, buffer, copies[name]

@@ -1,0 +1,56 @@
+"""A loss far above its level."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import isfinite
+
+from trimtab.detectors import detector
+from trimtab.history import History
+from trimtab.types import Breach
+
+FACTOR = 1.5
+"""A loss below 1.5 times its level is never a spike, however quiet it was before."""
+
+MARGIN = 1.25
+"""A loss below 1.25 times the largest of the window is never a spike: without this bound, a batch in ten from a
+harder domain was an alarm every time."""
+
+FIRST_SAMPLES = 4
+"""Below this even the order of magnitude is unknown: with heavy-tailed targets, the second loss of a healthy run can
+be 60 times its first."""
+
+
+@detector("loss-spike", severity="high")
+def find_loss_spike(
+    history: History, *, sigmas: float = 8.0, window: int = 100, warmup: int = 16, coarse: float = 10.0
+) -> Iterator[Breach]:
+    """The loss of one step is far above its recent level.
+
+    What it sees:
+        A loss above the largest of: `sigmas` robust standard deviations over the median of the newest `window`
+        samples (on log scale where the loss is never negative), 1.5 times that median, and 1.25 times the largest of
+        these samples. Rejected steps are no samples.
+    Why it matters:
+        The batch is not like the others, or the last update has hurt the weights: either way this update should not
+        be made.
+    Stays silent:
+        On falling, flat and noisy losses, and for heavy tails and harder domains once one of their batches has been
+        seen. Until `warmup` samples are in, only a loss above `coarse` times their largest is found, and nothing
+        before the fourth.
+    Settings:
+        sigmas: robust standard deviations over the level. 8 gave no false alarm on 68 healthy runs of small models.
+        window: samples that level and spread rest on.
+        warmup: samples below which the coarse limit holds.
+        coarse: how many times the largest sample the coarse limit is.
+    Default response:
+        Skip the update; if the next batch breaches too, roll back once, then skip until it is over, then halt.
+    """
+    loss = history.newest.values.get("loss")
+    seen = history.statistics("loss", window)
+    if not isinstance(loss, float) or not isfinite(loss) or seen.num < FIRST_SAMPLES:
+        return
+    limit = seen.limit_above(sigmas, FACTOR, MARGIN if seen.num >= warmup else coarse)
+    if not loss <= limit:
+        message = f"loss {loss:.4g} is above its limit {limit:.4g} (level {seen.level:.4g} over {seen.num} steps)"
+        yield Breach(metric="loss", value=loss, limit=limit, expected=seen.level, message=message)

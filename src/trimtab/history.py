@@ -1,0 +1,238 @@
+"""What was seen: the newest measurements in memory, each metric a column."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.types import Measurement
+
+Column: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+
+CAPACITY = 512
+"""Rows kept. Every statistic reads within it, so it is part of the contract: replay uses the same number."""
+
+REBASE_AFTER = 25
+"""Consecutive rejected rows after which their values are taken for the new level: longer than a burst of bad batches
+(10 in the demo), shorter than the skips a policy allows in a row (50), so that a change of task ends in a new level
+rather than in a halt."""
+
+GAUSSIAN_MAD = 1.4826
+"""Standard deviation of a normal distribution in units of its median absolute deviation."""
+
+
+MAX_EXPONENT = 700.0
+"""The largest exponent whose power of e is finite in float64, rounded down."""
+
+NEAR_ZERO = 1e-6
+"""Samples below this share of the largest one count as this share on log scale, so that an exact 0 has a logarithm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Robust level and spread of a metric over a window of samples."""
+
+    num: int
+    """How many samples they rest on."""
+
+    level: float
+    """Median, in the metric's unit; NaN without samples."""
+
+    spread: float
+    """Robust standard deviation: of the natural logarithm where `is_log`, otherwise in the metric's unit."""
+
+    largest: float
+    """The largest sample; NaN without samples."""
+
+    is_log: bool
+    """True if no sample is negative and one is positive: then the spread is taken on log scale."""
+
+    def limit_above(self, sigmas: float, factor: float, margin: float) -> float:
+        """The limit above which a value does not belong to these samples, in the metric's unit.
+
+        The largest of three: `sigmas` spreads above the level; `factor` times the level, so that a very quiet metric
+        is not judged by its rounding; `margin` times the largest sample, so that what comes back every now and then
+        (a harder domain, a heavy tail) is learned once. Where a metric may be negative, the last two are distances
+        of `factor - 1` times the level's magnitude and `margin - 1` times the largest sample's distance from it.
+
+        Returns:
+            The limit; infinite where the samples are all 0 and so say nothing of scale.
+        """
+        if self.is_log:
+            by_spread = self.level * math.exp(min(sigmas * self.spread, MAX_EXPONENT))
+            return max(by_spread, factor * self.level, margin * self.largest)
+        if self.level == 0 and self.largest == 0:
+            return math.inf
+        by_spread = self.level + max(sigmas * self.spread, (factor - 1) * abs(self.level))
+        return max(by_spread, self.largest + (margin - 1) * (self.largest - self.level))
+
+
+class History:
+    """A ring of measurement rows, each metric a column, the columns NumPy views.
+
+    A row becomes a *sample* for window statistics when it is accepted. Rejected rows are left out, as are the rows
+    that a rollback abandoned; after `REBASE_AFTER` consecutive rejected rows these become the samples instead, so
+    that no reference goes stale. All of it is a function of the rows and of what was decided on them.
+
+    Args:
+        groups: names of the parameter groups, the width of every per-group metric.
+        capacity: number of rows kept.
+    """
+
+    def __init__(self, groups: Sequence[str] = (), capacity: int = CAPACITY) -> None:
+        self.groups = tuple(groups)
+        self.capacity = capacity
+        self.newest = Measurement(step=0, values={})
+        self._end = 0
+        self._num_rejected = 0
+        self._steps = np.zeros(2 * capacity, dtype=np.int64)
+        self._is_sample = np.zeros(2 * capacity, dtype=np.bool_)
+        self._columns: dict[str, Column] = {}
+        self._statistics: dict[tuple[str, int], Statistics] = {}
+
+    def __len__(self) -> int:
+        return min(self._end, self.capacity)
+
+    def append(self, measurement: Measurement) -> None:
+        """Add a row; it is judged before it can become a sample."""
+        if self._end == 2 * self.capacity:
+            self._compact()
+        row = self._end
+        values = measurement.values
+        for metric in values.keys() - self._columns.keys():
+            self._columns[metric] = self._new_column(values[metric])
+        for metric, column in self._columns.items():
+            column[row] = values.get(metric, np.nan)
+        self._steps[row] = measurement.step
+        self._is_sample[row] = False
+        self._end = row + 1
+        self.newest = measurement
+        self._statistics.clear()
+
+    def close(self, accepted: bool) -> None:
+        """Say what became of the newest row: accepted rows are samples from now on."""
+        if accepted:
+            self._is_sample[self._end - 1] = True
+            self._num_rejected = 0
+            return
+        self._num_rejected += 1
+        if self._num_rejected == REBASE_AFTER:
+            self._is_sample[: self._end] = False
+            self._is_sample[self._end - REBASE_AFTER : self._end] = True
+            self._num_rejected = 0
+
+    def abandon(self, after_step: int) -> None:
+        """Leave out every row after a step, since a rollback abandoned what they measured."""
+        self._is_sample[: self._end] &= self._steps[: self._end] <= after_step
+
+    def column(self, metric: str) -> Column:
+        """View of a metric, oldest row first: shape (rows,) or (rows, groups); NaN where it was not measured.
+
+        Raises:
+            KeyError: if no row has the metric.
+        """
+        return self._columns[metric][self._start : self._end]
+
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        """View of the steps of the rows, oldest first; shape (rows,)."""
+        return self._steps[self._start : self._end]
+
+    def samples(self, metric: str, window: int) -> Column:
+        """The newest finite values of a metric that are samples, oldest first; at most `window` of them.
+
+        The newest row is never among them: it is the one being judged.
+        """
+        column = self._columns.get(metric)
+        if column is None:
+            return np.empty(0)
+        values = column[self._start : self._end][self._is_sample[self._start : self._end]]
+        finite = np.isfinite(values)
+        return values[finite if values.ndim == 1 else finite.all(axis=1)][-window:]
+
+    def statistics(self, metric: str, window: int) -> Statistics:
+        """Robust level and spread of a scalar metric's newest samples, computed once per step for all detectors.
+
+        The level is the median. The spread is the larger of two robust standard deviations: 1.4826 times the median
+        absolute deviation from the level (which a trend widens), and the same of successive differences divided by
+        the square root of 2 (which it does not).
+
+        Args:
+            metric: a metric with one number per row.
+            window: the number of samples to use, at most `capacity`.
+        """
+        key = (metric, window)
+        if key not in self._statistics:
+            self._statistics[key] = compute_statistics(self.samples(metric, window))
+        return self._statistics[key]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything it remembers, as numbers, text and NumPy arrays."""
+        kept = slice(self._start, self._end)
+        return {
+            "groups": list(self.groups),
+            "capacity": self.capacity,
+            "num_rejected": self._num_rejected,
+            "newest": {"step": self.newest.step, "values": dict(self.newest.values), "clock": self.newest.clock},
+            "steps": self._steps[kept].copy(),
+            "is_sample": self._is_sample[kept].copy(),
+            "columns": {metric: column[kept].copy() for metric, column in self._columns.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what another history of the same groups remembered."""
+        self.capacity = state["capacity"]
+        self.newest = Measurement(**state["newest"])
+        self._num_rejected = state["num_rejected"]
+        self._end = len(state["steps"])
+        self._steps = np.zeros(2 * self.capacity, dtype=np.int64)
+        self._steps[: self._end] = state["steps"]
+        self._is_sample = np.zeros(2 * self.capacity, dtype=np.bool_)
+        self._is_sample[: self._end] = state["is_sample"]
+        self._columns = {}
+        for metric, kept in state["columns"].items():
+            kept = np.asarray(kept)
+            column = np.full((2 * self.capacity, *kept.shape[1:]), np.nan, dtype=kept.dtype)
+            column[: self._end] = kept
+            self._columns[metric] = column
+        self._statistics.clear()
+
+    @property
+    def _start(self) -> int:
+        return max(self._end - self.capacity, 0)
+
+    def _new_column(self, value: float | tuple[float, ...]) -> Column:
+        if isinstance(value, tuple):
+            return np.full((2 * self.capacity, len(value)), np.nan, dtype=np.float32)
+        return np.full(2 * self.capacity, np.nan)
+
+    def _compact(self) -> None:
+        for array in (self._steps, self._is_sample, *self._columns.values()):
+            array[: self.capacity] = array[self.capacity :]
+        self._end = self.capacity
+
+
+def compute_statistics(samples: Column) -> Statistics:
+    """Robust level and spread of samples in their order; shape (samples,)."""
+    num = len(samples)
+    if num == 0:
+        return Statistics(num=0, level=math.nan, spread=0.0, largest=math.nan, is_log=False)
+    largest = float(samples.max())
+    is_log = bool(samples.min() >= 0) and largest > 0
+    scaled = np.log(np.maximum(samples, NEAR_ZERO * largest)) if is_log else samples
+    level = _median(scaled)
+    deviation = _median(np.abs(scaled - level))
+    difference = _median(np.abs(scaled[1:] - scaled[:-1])) / math.sqrt(2) if num > 1 else 0.0
+    spread = GAUSSIAN_MAD * max(deviation, difference)
+    return Statistics(num, math.exp(level) if is_log else level, spread, largest, is_log)
+
+
+def _median(values: Column) -> float:
+    """The upper median: the middle value, or the larger of the two middle ones."""
+    middle = len(values) // 2
+    return float(np.partition(values, middle)[middle])

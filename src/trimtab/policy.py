@@ -1,0 +1,255 @@
+"""The policy: one table of detectors, their settings and their ladders, and the pure function that decides by it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from trimtab.detectors import detectors
+from trimtab.errors import PolicyError
+from trimtab.types import ADJUSTMENTS, VERDICTS, Clock, Decision, Finding, Response
+
+STATE_VERDICTS = VERDICTS[VERDICTS.index("rollback") :]
+"""The verdicts that mend a state; dropping the update at hand does not."""
+
+DEFAULT_LADDERS: Mapping[str, tuple[str, ...]] = {
+    "nonfinite": ("skip", "rollback+repair", "skip", "halt"),
+    "loss-spike": ("skip", "rollback", "skip", "halt"),
+    "gradient-spike": ("clip",),
+}
+"""The detectors that act by default; every other one is advisory until a benchmark has argued for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a policy says of one detector."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The detector's settings that differ from its defaults."""
+
+    ladder: tuple[str, ...] = ()
+    """Its responses, climbed one rung per step of an episode; empty for an advisory detector. A rung is a verdict, an
+    adjustment, or several joined by `+`, such as `"rollback+cool"`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The one configuration object: a table of detectors, validated when it is built.
+
+    Raises:
+        PolicyError: if it names an unknown detector, setting or response, or a number is out of range.
+    """
+
+    plans: Mapping[str, Plan] = field(default_factory=dict)
+    """Detector to its plan; a detector that is not named is not asked."""
+
+    memory: int = 5
+    """Steps without an acting finding after which an episode is over and ladders start again."""
+
+    horizon: int = 100
+    """Steps over which the budgets below are counted."""
+
+    max_skips: int = 50
+    """Skipped updates within `horizon`; one more halts, where the ladder ends in `halt`."""
+
+    max_rollbacks: int = 3
+    """Rollbacks within `horizon`; one more halts, where the ladder ends in `halt`."""
+
+    snapshot_every: int = 8
+    """Steps between snapshots. With `probation` it bounds what a rollback loses: at most
+    `snapshot_every + probation` updates, the one at hand included."""
+
+    probation: int = 2
+    """Steps without a finding after which a snapshot is proven."""
+
+    cool_factor: float = 0.1
+    """What `cool` multiplies the learning rate by."""
+
+    cool_steps: int = 20
+    """For how many steps `cool` holds, before a ramp of the same length leads back."""
+
+    def __post_init__(self) -> None:
+        for name, plan in self.plans.items():
+            _validate_plan(name, plan)
+        for each in fields(self)[1:]:
+            value = getattr(self, each.name)
+            if not value > 0:
+                raise PolicyError(f"policy: {each.name} is {value!r}; it has to be above 0")
+
+    @classmethod
+    def default(cls) -> Policy:
+        """The default policy: every detector is asked, and few, well-proven ones act."""
+        return cls({name: Plan(ladder=DEFAULT_LADDERS.get(name, ())) for name in sorted(detectors)})
+
+    @classmethod
+    def observe(cls) -> Policy:
+        """The policy that finds and records everything and does nothing."""
+        return cls({name: Plan() for name in sorted(detectors)})
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Policy:
+        """The default policy with the entries of a table laid over it.
+
+        Args:
+            table: policy numbers by name, and under `detectors` one table per detector: its settings, its `ladder`
+                (a list of rungs; an empty one makes it advisory), or `enabled = false`.
+
+        Raises:
+            PolicyError: if the table names something unknown.
+        """
+        plans = dict(cls.default().plans)
+        known = [each.name for each in fields(cls)[1:]]
+        for name, entry in table.get("detectors", {}).items():
+            _require_known("policy", "detector", name, sorted(detectors))
+            plans[name] = _overlay(plans[name], entry)
+            if not entry.get("enabled", True):
+                del plans[name]
+        numbers = {name: value for name, value in table.items() if name != "detectors"}
+        for name in numbers:
+            _require_known("policy", "setting", name, ["detectors", *known])
+        return cls(plans, **numbers)
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Policy:
+        """The default policy with the entries of a TOML file laid over it; the table is that of `from_dict`.
+
+        Raises:
+            PolicyError: if the file is no TOML or names something unknown.
+            OSError: if the file cannot be read.
+        """
+        try:
+            return cls.from_dict(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+        except tomllib.TOMLDecodeError as error:
+            raise PolicyError(f"policy: {str(path)!r} is not valid TOML: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole table, such that `Policy.from_dict(policy.to_dict()) == policy`."""
+        table: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)[1:]}
+        table["detectors"] = {name: {"enabled": False} for name in sorted(detectors.keys() - self.plans.keys())}
+        for name, plan in self.plans.items():
+            table["detectors"][name] = {**plan.settings, "ladder": list(plan.ladder)}
+        return table
+
+    @property
+    def settings(self) -> dict[str, Mapping[str, Any]]:
+        """Detector to its settings: what `detect` asks for."""
+        return {name: plan.settings for name, plan in self.plans.items()}
+
+
+def decide(
+    findings: Sequence[Finding], ledger: Sequence[Decision], policy: Policy, *, step: int, clock: Clock = "step"
+) -> Decision:
+    """Answer the findings of one step.
+
+    Each acting finding climbs its detector's ladder by one rung per step of the episode, the strongest verdict wins,
+    and adjustments stand beside it. The last rung before `halt` is held until the episode is over or a budget is
+    spent; then comes `halt`. Where a finding lies in the state itself, the rungs that only drop the update at hand
+    are left out. On a review there is no update at hand, so such rungs are advisory there.
+
+    Args:
+        findings: what was found at this step.
+        ledger: earlier decisions that had findings, oldest first.
+        policy: the table.
+        step: the step that is judged.
+        clock: which clock ticked.
+    """
+    if not findings:
+        return Decision(step, clock=clock)
+    past = [decision for decision in ledger if decision.clock == clock and decision.step > step - policy.horizon]
+    rungs = [_choose_rung(finding, past, policy, step) for finding in findings]
+    asked = [response for rung in rungs for response in rung if clock == "step" or response.kind in STATE_VERDICTS]
+    verdicts = [response for response in asked if response.kind in VERDICTS]
+    strongest = max((VERDICTS.index(response.kind) for response in verdicts), default=0)
+    verdict = VERDICTS[strongest]
+    chosen = [response for response in verdicts if response.kind == verdict and strongest > 0]
+    if verdict == "clip":
+        chosen = [min(chosen, key=lambda response: response.limit or 0.0)]
+    adjustments = [response for response in asked if response.kind in ADJUSTMENTS]
+    responses = tuple(dict.fromkeys([*chosen[:1], *adjustments]))
+    return Decision(step, verdict, responses, tuple(findings), _explain(findings, responses), clock)
+
+
+def _choose_rung(finding: Finding, past: Sequence[Decision], policy: Policy, step: int) -> tuple[Response, ...]:
+    ladder = policy.plans[finding.detector].ladder
+    if finding.in_state:
+        ladder = tuple(rung for rung in ladder if _parse_kinds(rung).intersection(STATE_VERDICTS)) or ladder
+    if not ladder:
+        return ()
+    climbed = sum(
+        any(each.detector == finding.detector and each.in_state == finding.in_state for each in decision.findings)
+        for decision in _episode(past, policy, step)
+    )
+    held = len(ladder) - 2 if ladder[-1] == "halt" and len(ladder) > 1 else len(ladder) - 1
+    rung = ladder[min(climbed, held)]
+    if ladder[-1] == "halt" and _is_spent(rung, past, policy):
+        rung = "halt"
+    return tuple(_respond(kind, finding, policy) for kind in rung.split("+"))
+
+
+def _episode(past: Sequence[Decision], policy: Policy, step: int) -> list[Decision]:
+    """The acting decisions of the episode that this step belongs to."""
+    episode: list[Decision] = []
+    for decision in reversed(past):
+        if not decision.responses:
+            continue
+        if step - decision.step > policy.memory:
+            break
+        episode.append(decision)
+        step = decision.step
+    return episode
+
+
+def _is_spent(rung: str, past: Iterable[Decision], policy: Policy) -> bool:
+    verdicts = [decision.verdict for decision in past]
+    kinds = _parse_kinds(rung)
+    return ("skip" in kinds and verdicts.count("skip") >= policy.max_skips) or (
+        "rollback" in kinds and verdicts.count("rollback") >= policy.max_rollbacks
+    )
+
+
+def _respond(kind: str, finding: Finding, policy: Policy) -> Response:
+    if kind == "clip":
+        return Response("clip", limit=finding.limit if finding.expected is None else finding.expected)
+    if kind == "cool":
+        return Response("cool", factor=policy.cool_factor, num_steps=policy.cool_steps)
+    return Response(kind)
+
+
+def _explain(findings: Sequence[Finding], responses: Sequence[Response]) -> str:
+    found = "; ".join(f"{finding.detector}: {finding.message}" for finding in findings)
+    return f"{found} → {' + '.join(response.kind for response in responses) or 'recorded only'}"
+
+
+def _parse_kinds(rung: str) -> set[str]:
+    return set(rung.split("+"))
+
+
+def _validate_plan(name: str, plan: Plan) -> None:
+    _require_known("policy", "detector", name, sorted(detectors))
+    known = detectors[name].settings
+    for setting, value in plan.settings.items():
+        _require_known(name, "setting", setting, sorted(known))
+        default = known[setting]
+        if isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, (int, float)):
+            raise PolicyError(f"{name}: {setting} is {value!r}; it has to be a number like its default {default!r}")
+    for rung in plan.ladder:
+        for kind in rung.split("+"):
+            _require_known(name, "response", kind, [*VERDICTS[1:], *ADJUSTMENTS])
+    if "halt" in plan.ladder[:-1]:
+        raise PolicyError(f"{name}: its ladder goes on after 'halt'; 'halt' has to be the last rung")
+
+
+def _require_known(who: str, kind: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise PolicyError(f"{who} has no {kind} {name!r}; it has {', '.join(known) or 'none'}")
+
+
+def _overlay(plan: Plan, entry: Mapping[str, Any]) -> Plan:
+    ladder = entry.get("ladder", plan.ladder)
+    if isinstance(ladder, str) or not all(isinstance(rung, str) for rung in ladder):
+        raise PolicyError(f"policy: ladder is {ladder!r}; it has to be a list of rungs such as ['skip', 'halt']")
+    settings = {name: value for name, value in entry.items() if name not in ("ladder", "enabled")}
+    return replace(plan, ladder=tuple(ladder), settings={**plan.settings, **settings})

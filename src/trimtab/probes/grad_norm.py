@@ -1,0 +1,43 @@
+"""The gradient norm, in total and by group."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from trimtab.probes import Reading, probe
+from trimtab.probes.subject import Moment, stack_norms
+
+
+def count_norms(moment: Moment) -> int:
+    """One norm per parameter and the total, or the given total alone."""
+    return 1 if moment.grad_norm is not None else len(moment.subject.parameters) + 1
+
+
+@probe("grad_norm", size=count_norms, per_group=("group_grad_norm", "group_nonfinite"))
+def measure_grad_norm(moment: Moment) -> Reading:
+    """The Euclidean norm of the gradients, before clipping, in float32.
+
+    `grad_norm`: of all gradients together, computed exactly as `torch.nn.utils.clip_grad_norm_` does.
+    `group_grad_norm`: of each group; 0 where no gradient is there.
+    `group_nonfinite`: in each group, the number of gradient tensors that hold a NaN or infinite number.
+
+    A norm that the loop has measured already is taken as it is; then groups are not measured.
+    """
+    subject = moment.subject
+    if moment.grad_norm is not None:
+        numbers = yield moment.grad_norm
+        return {"grad_norm": float(numbers[0])}
+    gradients, owners = subject.list_gradients()
+    there = stack_norms(gradients, subject.device)
+    every = there
+    if len(gradients) < len(subject.parameters):
+        every = there.new_zeros(len(subject.parameters)).index_copy_(0, owners.to(there.device), there)
+    numbers = yield torch.cat((every, torch.linalg.vector_norm(there, 2).reshape(1)))
+    norms = numbers[:-1]
+    num_bad = np.bincount(subject.group_of, weights=~np.isfinite(norms), minlength=len(subject.groups))
+    return {
+        "grad_norm": float(numbers[-1]),
+        "group_grad_norm": subject.norms_by_group(norms),
+        "group_nonfinite": tuple(num_bad.tolist()),
+    }

@@ -1,0 +1,256 @@
+"""What probes look at: the live training, its parameters sorted into groups."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trimtab.errors import InputError
+
+if TYPE_CHECKING:
+    from torch.amp.grad_scaler import GradScaler
+    from torch.optim import Optimizer
+
+MAX_GROUPS = 64
+"""The most groups made by default: what a heat map can show and a journal can afford at every step."""
+
+Grouping = Sequence[str] | Mapping[str, Sequence[str]]
+
+OTHER = "(other)"
+"""The group of what no group named by the user covers, and of parameters the model does not own."""
+
+
+class Subject:
+    """The training a supervisor looks at: the parameters its optimizer updates, sorted into groups.
+
+    Args:
+        model: the model that is trained.
+        optimizer: the optimizer that updates it.
+        scaler: the loss scaler, if there is one.
+        grouping: groups given by name; None for the model's own modules.
+
+    Attributes:
+        names: the name of every parameter, in the model's order; parameters the model does not own come last.
+        parameters: the parameters in the same order.
+        groups: the names of the groups.
+        group_of: for every parameter the index of its group; shape (parameters,).
+
+    Raises:
+        InputError: if the model has nothing to train, or the optimizer holds none of it or cannot be judged.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, scaler: GradScaler | None = None, grouping: Grouping | None = None
+    ) -> None:
+        _validate(model, optimizer)
+        self.model = model
+        self.optimizer = optimizer
+        self.scaler = scaler
+        members = assign_groups(model) if grouping is None else name_groups(model, grouping)
+        self._group_by_name = members
+        owned = {id(parameter) for parameter in model.parameters()}
+        foreign = [OTHER] if any(id(parameter) not in owned for parameter in _list_held(optimizer)) else []
+        self.groups = tuple(dict.fromkeys([*members.values(), *foreign]))
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look the optimizer's parameters up: those of the model in its order, then the others."""
+        held = {id(parameter): parameter for parameter in _list_held(self.optimizer)}
+        named = [(name, held.pop(id(each))) for name, each in self.model.named_parameters() if id(each) in held]
+        named += [(f"{OTHER}.{index}", parameter) for index, parameter in enumerate(held.values())]
+        self._num_held = sum(len(group["params"]) for group in self.optimizer.param_groups)
+        self.names = tuple(name for name, _ in named)
+        self.parameters = [parameter for _, parameter in named]
+        index_of = {group: index for index, group in enumerate(self.groups)}
+        last = len(self.groups) - 1
+        members = [self._group_by_name.get(name, OTHER) for name in self.names]
+        self.group_of = np.array([index_of.get(group, last) for group in members], dtype=np.int64)
+
+    def refresh_if_changed(self) -> None:
+        """Look the parameters up anew if the optimizer was given more of them."""
+        if sum(len(group["params"]) for group in self.optimizer.param_groups) != self._num_held:
+            self.refresh()
+
+    @property
+    def dtypes(self) -> list[str]:
+        """The dtypes of the parameters, as text."""
+        return sorted({str(parameter.dtype).removeprefix("torch.") for parameter in self.parameters})
+
+    def mark_parameters(self) -> list[int]:
+        """Marks that change when a parameter is written to in place."""
+        return [parameter._version for parameter in self.parameters]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the measured numbers are gathered: the device of the first parameter."""
+        return self.parameters[0].device
+
+    @property
+    def scales(self) -> bool:
+        """True if the loss is scaled."""
+        return self.scaler is not None and self.scaler.is_enabled()
+
+    def list_gradients(self) -> tuple[list[Tensor], Tensor]:
+        """The gradients that are there, dense, and the positions of their parameters."""
+        gradients = [parameter.grad for parameter in self.parameters]
+        there = [
+            gradient.coalesce().values() if gradient.is_sparse else gradient
+            for gradient in gradients
+            if gradient is not None
+        ]
+        if len(there) == len(gradients):
+            return there, torch.empty(0, dtype=torch.int64)
+        return there, torch.tensor([index for index, gradient in enumerate(gradients) if gradient is not None])
+
+    def norms_by_group(self, norms: NDArray[Any]) -> tuple[float, ...]:
+        """The Euclidean norm of each group from those of its parameters; shape (parameters,), as float32."""
+        squares = np.bincount(self.group_of, weights=np.square(norms, dtype=np.float64), minlength=len(self.groups))
+        return tuple(np.sqrt(squares).astype(np.float32).tolist())
+
+
+@dataclass(slots=True)
+class Moment:
+    """One step, as the probes see it: after backward, before the optimizer steps."""
+
+    subject: Subject
+    """The live training."""
+
+    loss: Tensor | None = None
+    """The loss, 0-d; None where it is not known, as on a pipeline stage."""
+
+    grad_norm: Tensor | None = None
+    """The total gradient norm, 0-d, where the loop has measured it already."""
+
+    reference: list[Tensor] | None = None
+    """The parameters as they were exactly one update ago, where a copy of them is at hand; in the subject's order."""
+
+    seconds: tuple[float, float] | None = None
+    """Seconds since the step before, and those of them the supervisor took; None at the first step."""
+
+
+def as_number(name: str, value: Tensor | float) -> Tensor:
+    """A number as a 0-d tensor without its graph.
+
+    Raises:
+        InputError: if it is not one number.
+    """
+    number = value.detach() if isinstance(value, Tensor) else value
+    if isinstance(number, (int, float)):
+        number = torch.tensor(float(number))
+    if not isinstance(number, Tensor):
+        raise InputError(f"check: {name} is a {type(value).__name__!r}; it has to be one number, such as a 0-d tensor")
+    if number.ndim != 0:
+        raise InputError(f"check: {name} has shape {tuple(number.shape)}; it has to be 0-d, such as {name}.mean()")
+    return number
+
+
+def stack_norms(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    """The Euclidean norm of each tensor, taken in float32; shape (tensors,), on one device.
+
+    Without the explicit dtype, norms of float16 and bfloat16 tensors overflow to a false infinity.
+    """
+    if not tensors:
+        return torch.zeros(0, device=device)
+    is_double = any(tensor.dtype == torch.float64 for tensor in tensors)
+    norms = torch._foreach_norm(list(tensors), 2, dtype=torch.float64 if is_double else torch.float32)
+    return torch.stack([norm if norm.device == device else norm.to(device) for norm in norms])
+
+
+def assign_groups(model: nn.Module) -> dict[str, str]:
+    """Sort a model's parameters into groups by its modules: parameter name to group name.
+
+    The groups are the model's children; a child that only holds others (a list, a sequence), or that owns more than
+    half of all parameters, is opened in their place. Beyond `MAX_GROUPS`, neighbours are joined; a model that would
+    be one group is split by parameter.
+    """
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    members = _open_module("", model, sum(sizes.values()))
+    if len(set(members.values())) < 2:
+        members = {name: name for name in sizes}
+    groups = list(dict.fromkeys(members.values()))
+    if len(groups) > MAX_GROUPS:
+        joined = {}
+        for chunk in np.array_split(np.array(groups, dtype=object), MAX_GROUPS):
+            joined.update(dict.fromkeys(chunk, chunk[0] if len(chunk) == 1 else f"{chunk[0]} … {chunk[-1]}"))
+        members = {name: joined[group] for name, group in members.items()}
+    return members
+
+
+def _open_module(path: str, module: nn.Module, total: int) -> dict[str, str]:
+    members = {f"{path}.{name}".lstrip("."): path or name for name, _ in module.named_parameters(recurse=False)}
+    for name, child in module.named_children():
+        inside = f"{path}.{name}".lstrip(".")
+        size = sum(parameter.numel() for parameter in child.parameters())
+        holds_only = isinstance(child, (nn.ModuleList, nn.ModuleDict, nn.Sequential))
+        if (holds_only or 2 * size > total) and any(True for _ in child.children()):
+            opened = _open_module(inside, child, total)
+        else:
+            opened = {f"{inside}.{parameter}": inside for parameter, _ in child.named_parameters()}
+        members.update({parameter: group for parameter, group in opened.items() if parameter not in members})
+    return members
+
+
+def name_groups(model: nn.Module, grouping: Grouping) -> dict[str, str]:
+    """Sort a model's parameters into groups given by name: parameter name to group name.
+
+    Args:
+        model: the model.
+        grouping: names of modules or parameters, each a group; or group name to such names.
+
+    Raises:
+        InputError: if a name matches no parameter.
+    """
+    table = grouping if isinstance(grouping, Mapping) else {name: [name] for name in grouping}
+    parameters = [name for name, _ in model.named_parameters()]
+    members: dict[str, str] = {}
+    for group, names in table.items():
+        for wanted in [names] if isinstance(names, str) else names:
+            matching = [name for name in parameters if name == wanted or name.startswith(f"{wanted}.")]
+            if not matching:
+                known = ", ".join(name for name, _ in model.named_children()) or ", ".join(parameters)
+                raise InputError(f"groups: no parameter is called {wanted!r} or begins with it; the model has {known}")
+            members.update({name: group for name in matching if name not in members})
+    rest = {name: OTHER for name in parameters if name not in members}
+    return members | rest
+
+
+def _list_held(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _validate(model: nn.Module, optimizer: Optimizer) -> None:
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise InputError(
+            "supervisor: LBFGS evaluates the loss several times inside one step, so no step can be judged before it "
+            "is made; use an optimizer whose step needs no closure"
+        )
+    trainable = {id(each): name for name, each in model.named_parameters() if each.requires_grad}
+    if not trainable:
+        raise InputError("supervisor: the model has no trainable parameter; at least one needs requires_grad=True")
+    held = _list_held(optimizer)
+    left_out = trainable.keys() - {id(parameter) for parameter in held}
+    names = [name for key, name in trainable.items() if key in left_out]
+    if len(left_out) == len(trainable):
+        raise InputError(
+            f"supervisor: the optimizer holds none of the model's parameters: the model has {_shorten(names)}, the "
+            f"optimizer {_shorten([f'one of shape {tuple(each.shape)}' for each in held])}; "
+            "build it from this model's parameters()"
+        )
+    if left_out:
+        warnings.warn(
+            f"supervisor: the optimizer leaves out {len(names)} of the model's {len(trainable)} trainable parameters, "
+            f"which will not be updated: {_shorten(names)}",
+            stacklevel=4,
+        )
+
+
+def _shorten(names: Sequence[str], most: int = 4) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

@@ -1,0 +1,33 @@
+"""How far one update moved each group."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from trimtab.probes import Reading, probe
+from trimtab.probes.subject import Moment, stack_norms
+
+
+def count_norms(moment: Moment) -> int:
+    """Two norms per parameter where there is something to compare with."""
+    return 0 if moment.reference is None else 2 * len(moment.subject.parameters)
+
+
+@probe("update_ratio", size=count_norms, per_group=("update_ratio",))
+def measure_update_ratio(moment: Moment) -> Reading:
+    """`update_ratio`: of each group, ‖Δw‖ / ‖w‖ of the update before this step; around 1e-3 is usual.
+
+    It is measured only where a snapshot keeps the parameters of one update ago, so it costs nothing at other steps.
+    """
+    subject = moment.subject
+    if moment.reference is None:
+        yield torch.empty(0)
+        return {}
+    moved = torch._foreach_sub(subject.parameters, list(moment.reference))
+    both = (*moved, *subject.parameters)
+    numbers = yield stack_norms(both, subject.device)
+    moves = np.asarray(subject.norms_by_group(numbers[: len(moved)]))
+    weights = np.asarray(subject.norms_by_group(numbers[len(moved) :]))
+    ratios = np.divide(moves, weights, out=np.zeros_like(moves), where=weights > 0)
+    return {"update_ratio": tuple(ratios.astype(np.float32).tolist())}

@@ -1,0 +1,14 @@
+"""The norm of the weights by group."""
+
+from __future__ import annotations
+
+from trimtab.probes import Reading, probe
+from trimtab.probes.subject import Moment, stack_norms
+
+
+@probe("weight_norm", size=lambda moment: len(moment.subject.parameters), per_group=("weight_norm",))
+def measure_weight_norm(moment: Moment) -> Reading:
+    """`weight_norm`: of each group, the Euclidean norm of its parameters, in float32."""
+    subject = moment.subject
+    norms = yield stack_norms(subject.parameters, subject.device)
+    return {"weight_norm": subject.norms_by_group(norms)}

@@ -1,0 +1,1 @@
+"""State that can be restored: snapshots in memory, buffers, random numbers."""

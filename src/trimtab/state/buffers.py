@@ -1,0 +1,141 @@
+"""Copies of the buffers that the forward pass changes, such as BatchNorm's running statistics."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+MAX_BYTES = 256 * 2**20
+"""The most memory the copies may take. BatchNorm statistics of the largest vision models are a few megabytes; what is
+larger is nearly always a constant table, which needs no copy."""
+
+WATCHED_STEPS = 3
+"""Steps during which every buffer is watched; one that changed in them is copied at every step from then on."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """One buffer and the copy of it."""
+
+    name: str
+    module: nn.Module
+    key: str
+    mark: tuple[int, int]
+    copy: Tensor | None
+
+    @property
+    def live(self) -> Tensor | None:
+        return self.module._buffers.get(self.key)
+
+    @property
+    def has_changed(self) -> bool:
+        """True if it was written to or replaced. Not all writes leave a mark, so a copy at hand is compared too."""
+        live = self.live
+        if live is None:
+            return False
+        return _mark(live) != self.mark or (self.copy is not None and not torch.equal(live, self.copy))
+
+
+class BufferCopies:
+    """Copies of a model's mutable buffers as they were at the end of the last check.
+
+    Every buffer is copied at first; after `WATCHED_STEPS` only those that were seen to change are, those of
+    normalization layers always, and `rescan` finds those that begin to change later. A buffer that does not fit into
+    `MAX_BYTES` and does change is warned about.
+
+    Args:
+        model: the model whose buffers to keep.
+        max_bytes: the most memory the copies may take.
+    """
+
+    def __init__(self, model: nn.Module, max_bytes: int = MAX_BYTES) -> None:
+        self._model = model
+        self._max_bytes = max_bytes
+        self._num_updates = 0
+        self._mutable: dict[str, _Kept] = {}
+        self._watched: dict[str, _Kept] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """Copy every buffer that fits, the smallest first, and watch all of them anew."""
+        self._num_updates = 0
+        self._mutable = {}
+        self._watched = {}
+        room = self._max_bytes
+        for name, module, key, live in sorted(_list_buffers(self._model), key=lambda entry: entry[3].nbytes):
+            room -= live.nbytes
+            copy = live.detach().clone() if room >= 0 else None
+            self._watched[name] = _Kept(name, module, key, _mark(live), copy)
+            if isinstance(module, _NormBase):
+                self._start_keeping(name)
+
+    def update(self) -> None:
+        """Copy the mutable buffers as they are now; called at the end of each check."""
+        self._num_updates += 1
+        if self._num_updates <= WATCHED_STEPS:
+            self.rescan()
+        if self._num_updates == WATCHED_STEPS:
+            for kept in self._watched.values():
+                kept.copy = None
+        pairs = [(kept.copy, kept.live) for kept in self._mutable.values()]
+        ready = [(copy, live) for copy, live in pairs if copy is not None and live is not None]
+        if ready:
+            torch._foreach_copy_([copy for copy, _ in ready], [live for _, live in ready])
+
+    def rescan(self) -> None:
+        """Find the buffers that have begun to change, and keep copies of them from now on."""
+        for name in [name for name, kept in self._watched.items() if kept.has_changed]:
+            self._start_keeping(name)
+
+    def put_back(self) -> None:
+        """Set every buffer that may have changed back to its copy, in place."""
+        changed = [*self._mutable.values(), *(kept for kept in self._watched.values() if kept.has_changed)]
+        for kept in changed:
+            if kept.copy is not None and (live := kept.live) is not None:
+                live.copy_(kept.copy)
+
+    def list_live(self) -> list[tuple[str, Tensor]]:
+        """The buffers a snapshot has to hold: all of them at first, the mutable ones later."""
+        kept = [*self._mutable.values()]
+        if self._num_updates < WATCHED_STEPS:
+            kept += self._watched.values()
+        return [(each.name, live) for each in kept if (live := each.live) is not None]
+
+    def list_copies(self) -> dict[str, Tensor]:
+        """The copies at hand, by buffer name."""
+        both = (*self._mutable.values(), *self._watched.values())
+        return {kept.name: kept.copy for kept in both if kept.copy is not None}
+
+    def _start_keeping(self, name: str) -> None:
+        kept = self._mutable[name] = self._watched.pop(name)
+        live = kept.live
+        if live is None or kept.copy is not None:
+            return
+        taken = sum(each.copy.nbytes for each in self._mutable.values() if each.copy is not None)
+        if taken + live.nbytes <= self._max_bytes:
+            kept.copy = live.detach().clone()
+        else:
+            warnings.warn(
+                f"supervisor: buffer {name!r} changes in the forward pass and is too large to keep a copy of "
+                f"({live.nbytes:,} bytes); a skipped step cannot put it back",
+                stacklevel=2,
+            )
+
+
+def _mark(tensor: Tensor) -> tuple[int, int]:
+    """A mark that changes when a buffer is written to in place or replaced."""
+    return (id(tensor), -1 if tensor.is_inference() else tensor._version)
+
+
+def _list_buffers(model: nn.Module) -> list[tuple[str, nn.Module, str, Tensor]]:
+    """Every buffer with its full name, its module and its key there."""
+    return [
+        (f"{path}.{key}".lstrip("."), module, key, buffer)
+        for path, module in model.named_modules()
+        for key, buffer in module._buffers.items()
+        if buffer is not None
+    ]

@@ -1,0 +1,272 @@
+"""Snapshots: the state of a run in memory, restored bit for bit and in place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from trimtab.errors import InputError, TrimtabError
+from trimtab.state.rng import capture_rng, restore_rng
+
+
+class Partner(Protocol):
+    """Whatever else a rollback restores: a scheduler, a scaler, an average of the weights, a sampler."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Its state."""
+
+    def load_state_dict(self, state_dict: Any) -> Any:
+        """Take over a state."""
+
+
+class SnapshotError(TrimtabError):
+    """A snapshot does not fit the run any more, so nothing was restored."""
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """A copy of everything that one optimizer step changes."""
+
+    step: int = 0
+    """The step whose update is the last one in it; 0 for the state before the first."""
+
+    num_clean: int = 0
+    """Steps without an acting finding since it was taken."""
+
+    copies: dict[Any, Tensor] = field(default_factory=dict)
+    """Copies of parameters, buffers and optimizer tensors, by what they are a copy of."""
+
+    devices: dict[Any, torch.device] = field(default_factory=dict)
+    """Where the original of each copy lies."""
+
+    values: dict[Any, dict[str, Any]] = field(default_factory=dict)
+    """What the optimizer keeps by parameter that is no tensor; every parameter that had state is a key."""
+
+    options: list[dict[str, Any]] = field(default_factory=list)
+    """The optimizer's parameter-group options, such as the learning rate."""
+
+    partners: list[Any] = field(default_factory=list)
+    """The states of the partners."""
+
+    data: tuple[Any, dict[str, Any]] | None = None
+    """The data position and the random number generators, rewound together or not at all."""
+
+
+class Snapshots:
+    """The newest proven snapshot of a run, and a candidate for the next.
+
+    A snapshot is a candidate until `probation` steps without an acting finding have passed; only then is it proven
+    and can be restored. Two slots are kept, their memory reused; on a GPU they are in host memory.
+
+    Args:
+        optimizer: the optimizer whose parameters and state are kept.
+        list_buffers: gives the name and tensor of every buffer to keep.
+        partners: what else to keep and restore.
+        data: the data position, if it can be rewound; random numbers are rewound with it or not at all.
+        probation: steps without an acting finding that prove a snapshot.
+
+    Raises:
+        InputError: if a partner has no `state_dict` and `load_state_dict`.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        list_buffers: Callable[[], list[tuple[str, Tensor]]],
+        partners: Sequence[Partner] = (),
+        data: Partner | None = None,
+        probation: int = 2,
+    ) -> None:
+        for partner in (*partners, *([] if data is None else [data])):
+            if not hasattr(partner, "state_dict") or not hasattr(partner, "load_state_dict"):
+                raise InputError(
+                    f"supervisor: a rollback cannot restore a {type(partner).__name__!r}, which has no state_dict and "
+                    "load_state_dict; leave it out, or give it both"
+                )
+        self._optimizer = optimizer
+        self._list_buffers = list_buffers
+        self._partners = partners
+        self._data = data
+        self._probation = probation
+        self._spare: Snapshot | None = None
+        self.proven: Snapshot | None = None
+        self.candidate: Snapshot | None = None
+
+    @torch.no_grad()
+    def take(self, step: int) -> Snapshot:
+        """Copy the state as it is after the update of a step; it becomes the candidate.
+
+        Args:
+            step: the step whose update has just been made.
+        """
+        snapshot = self.candidate or self._spare or Snapshot()
+        self._spare = None
+        snapshot.step, snapshot.num_clean = step, 0
+        self._copy_tensors(snapshot)
+        snapshot.options = [_copy_options(group) for group in self._optimizer.param_groups]
+        snapshot.partners = [copy.deepcopy(partner.state_dict()) for partner in self._partners]
+        snapshot.data = self.capture_data()
+        self.candidate = snapshot
+        return snapshot
+
+    def capture_data(self) -> tuple[Any, dict[str, Any]] | None:
+        """The data position and the random number generators, or None where the data cannot be rewound."""
+        return None if self._data is None else (copy.deepcopy(self._data.state_dict()), capture_rng())
+
+    def find_reference(self, parameters: Sequence[Tensor], step: int) -> list[Tensor] | None:
+        """The copies of parameters as they were after the update of a step, or None where there are none.
+
+        Copies on another device are none: fetching them would cost more than they tell.
+        """
+        for snapshot in (self.candidate, self.proven):
+            if snapshot is not None and snapshot.step == step:
+                copies = [snapshot.copies.get(("parameter", parameter)) for parameter in parameters]
+                pairs = zip(copies, parameters, strict=True)
+                fitting = [kept for kept, live in pairs if kept is not None and kept.device == live.device]
+                return fitting if len(fitting) == len(parameters) else None
+        return None
+
+    def confirm(self) -> None:
+        """Count a step without an acting finding; a candidate that has passed enough of them is proven."""
+        if self.candidate is None:
+            return
+        self.candidate.num_clean += 1
+        if self.candidate.num_clean >= self._probation:
+            self._spare, self.proven, self.candidate = self.proven, self.candidate, None
+
+    def trust(self) -> None:
+        """Take the candidate for proven at once, as the state a run begins with is."""
+        if self.candidate is not None:
+            self._spare, self.proven, self.candidate = self.proven, self.candidate, None
+
+    def doubt(self) -> None:
+        """Give the candidate up: there was a finding while it was on probation."""
+        if self.candidate is not None:
+            self._spare, self.candidate = self.candidate, None
+
+    def forget(self) -> None:
+        """Give everything up, since the run was set to another state from outside."""
+        self.proven = self.candidate = self._spare = None
+
+    @torch.no_grad()
+    def restore(self) -> int:
+        """Set the run back to the newest proven snapshot, in place and bit for bit.
+
+        Everything is validated before the first tensor is written. State the optimizer has made since is deleted.
+
+        Returns:
+            The step whose update is the last one kept.
+
+        Raises:
+            SnapshotError: if there is none, or the run's parameters are not those it was taken of.
+        """
+        snapshot = self.proven
+        if snapshot is None:
+            raise SnapshotError("no snapshot is proven yet")
+        live = dict(self._list_tensors())
+        targets = self._match(snapshot, live)
+        for target, source in targets:
+            target.copy_(source)
+        self._restore_optimizer_state(snapshot, live)
+        for group, options in zip(self._optimizer.param_groups, snapshot.options, strict=True):
+            _restore_options(group, options)
+        for partner, state in zip(self._partners, snapshot.partners, strict=True):
+            partner.load_state_dict(copy.deepcopy(state))
+        if self._data is not None and snapshot.data is not None:
+            self._data.load_state_dict(copy.deepcopy(snapshot.data[0]))
+            restore_rng(snapshot.data[1])
+        return snapshot.step
+
+    def find_copy(self, parameter: Tensor) -> Tensor | None:
+        """The newest proven copy of a parameter, or None."""
+        return None if self.proven is None else self.proven.copies.get(("parameter", parameter))
+
+    def _list_tensors(self) -> Iterable[tuple[Any, Tensor]]:
+        """Every tensor a snapshot holds, under a key that finds it again."""
+        for group in self._optimizer.param_groups:
+            for parameter in group["params"]:
+                yield ("parameter", parameter), parameter
+        for name, buffer in self._list_buffers():
+            yield ("buffer", name), buffer
+        for parameter, state in self._optimizer.state.items():
+            for name, value in state.items():
+                if isinstance(value, Tensor):
+                    yield ("state", parameter, name), value
+
+    def _copy_tensors(self, snapshot: Snapshot) -> None:
+        live = dict(self._list_tensors())
+        for key in snapshot.copies.keys() - live.keys():
+            del snapshot.copies[key]
+        for key, tensor in live.items():
+            old = snapshot.copies.get(key)
+            if old is None or old.shape != tensor.shape or old.dtype != tensor.dtype:
+                snapshot.copies[key] = _allocate_like(tensor)
+                snapshot.devices[key] = tensor.device
+        copies = [snapshot.copies[key] for key in live]
+        torch._foreach_copy_(copies, list(live.values()), non_blocking=True)
+        snapshot.values = {
+            parameter: {name: copy.deepcopy(value) for name, value in state.items() if not isinstance(value, Tensor)}
+            for parameter, state in self._optimizer.state.items()
+        }
+
+    def _match(self, snapshot: Snapshot, live: dict[Any, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """The pairs to copy, validated: every parameter and buffer is there in its old shape and dtype.
+
+        Optimizer tensors of another shape are dropped from `live`, since they are to be made anew.
+        """
+        if len(snapshot.options) != len(self._optimizer.param_groups):
+            raise SnapshotError("the optimizer has other parameter groups than when the snapshot was taken")
+        pairs = []
+        for key, source in snapshot.copies.items():
+            target = live.get(key)
+            fits = target is not None and target.shape == source.shape and target.dtype == source.dtype
+            if not fits and key[0] != "state":
+                raise SnapshotError(f"{key[0]} {key[1] if key[0] == 'buffer' else tuple(source.shape)} has changed")
+            if fits and target is not None:
+                pairs.append((target, source))
+            elif target is not None:
+                del live[key]
+        missing = [key for key in live if key[0] == "parameter" and key not in snapshot.copies]
+        if missing:
+            raise SnapshotError("the optimizer was given parameters after the snapshot was taken")
+        return pairs
+
+    def _restore_optimizer_state(self, snapshot: Snapshot, live: Mapping[Any, Tensor]) -> None:
+        """Delete what the optimizer made since, bring back what it deleted, and set what is no tensor."""
+        for parameter in [parameter for parameter in self._optimizer.state if parameter not in snapshot.values]:
+            del self._optimizer.state[parameter]
+        for parameter, values in snapshot.values.items():
+            state = self._optimizer.state[parameter]
+            for name in [name for name in state if ("state", parameter, name) not in snapshot.copies]:
+                del state[name]
+            state.update(copy.deepcopy(values))
+        for key, source in snapshot.copies.items():
+            if key[0] == "state" and key not in live:
+                _, parameter, name = key
+                self._optimizer.state[parameter][name] = source.to(snapshot.devices[key], copy=True)
+
+
+def _allocate_like(tensor: Tensor) -> Tensor:
+    """An uninitialized copy, in pinned host memory where the tensor is on a GPU."""
+    if tensor.is_cuda:
+        return torch.empty_like(tensor, device="cpu", pin_memory=True)
+    return torch.empty_like(tensor)
+
+
+def _copy_options(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: copy.deepcopy(value) for name, value in group.items() if name != "params"}
+
+
+def _restore_options(group: dict[str, Any], options: Mapping[str, Any]) -> None:
+    for name in [name for name in group if name != "params" and name not in options]:
+        del group[name]
+    for name, value in options.items():
+        if isinstance(value, Tensor) and isinstance(group.get(name), Tensor):
+            group[name].copy_(value)
+        else:
+            group[name] = copy.deepcopy(value)

@@ -1,0 +1,195 @@
+"""The frozen values that walk through Trimtab: numbers and text, never a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+Value: TypeAlias = float | tuple[float, ...]
+"""One number, or one number per group; NaN and infinity are values."""
+
+Clock: TypeAlias = Literal["step", "review"]
+"""Which clock ticked: one optimizer step, or one validation or epoch."""
+
+Severity: TypeAlias = Literal["critical", "high", "medium", "low"]
+
+VERDICTS = ("proceed", "clip", "skip", "rollback", "halt")
+"""The verdicts on one update, from the weakest to the strongest; of several the strongest wins."""
+
+ADJUSTMENTS = ("cool", "repair")
+"""What may be changed beside any verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What was seen at one step or review."""
+
+    step: int
+    """The optimizer step it belongs to, counted by the supervisor from 1."""
+
+    values: Mapping[str, Value]
+    """Metric to number, or to one number per group in the order of the run's groups. A metric that was not
+    measured at this step is absent."""
+
+    clock: Clock = "step"
+    """Which clock ticked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breach:
+    """What a detector yields: a metric beyond its limit."""
+
+    metric: str
+    """The metric that is beyond its limit."""
+
+    value: float
+    """Its value, in the metric's unit."""
+
+    limit: float
+    """The limit it broke, in the metric's unit; NaN where no number is the limit, as for a non-finite value."""
+
+    message: str
+    """One sentence for a person: what was seen, and against what."""
+
+    expected: float | None = None
+    """The level the metric was expected at, in its unit; what `clip` scales down to. None where there is none."""
+
+    groups: tuple[str, ...] = ()
+    """The groups under suspicion, the most suspect first."""
+
+    rows: tuple[int, ...] = ()
+    """The rows of data under suspicion."""
+
+    in_state: bool = False
+    """True where the weights or buffers themselves are at fault, so that leaving this update out cannot help."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding(Breach):
+    """A breach signed with detector, severity and step."""
+
+    detector: str
+    """The name of the detector that found it."""
+
+    severity: Severity
+    """How much is at stake; alerts and reports sort by it."""
+
+    step: int
+    """The step at which it was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One way to answer: a verdict on the update, or an adjustment beside it."""
+
+    kind: str
+    """One of `VERDICTS` or `ADJUSTMENTS`."""
+
+    groups: tuple[str, ...] = ()
+    """The groups it is meant for; empty for all."""
+
+    limit: float | None = None
+    """For `clip`: the gradient norm to scale down to."""
+
+    factor: float | None = None
+    """For `cool`: what the learning rate is multiplied by."""
+
+    num_steps: int | None = None
+    """For `cool`: for how many steps, before a ramp of the same length leads back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The responses to one step or review, the findings that asked for them, and the reason."""
+
+    step: int
+    """The step that was judged."""
+
+    verdict: str = "proceed"
+    """The verdict on the update, one of `VERDICTS`."""
+
+    responses: tuple[Response, ...] = ()
+    """Every response that was decided, the verdict first. Empty where nothing is to be done."""
+
+    findings: tuple[Finding, ...] = ()
+    """What was found, advisory findings included."""
+
+    reason: str = ""
+    """Why, in one sentence; empty without findings."""
+
+    clock: Clock = "step"
+    """Which clock ticked."""
+
+    @property
+    def proceed(self) -> bool:
+        """True if the update at hand goes ahead, clipped or not."""
+        return self.verdict in ("proceed", "clip")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A number that an action changed."""
+
+    what: str
+    """What was changed, such as `"learning_rate"` or a parameter's name."""
+
+    before: float
+    """The number before, in the unit of what was changed."""
+
+    after: float
+    """The number after."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What was done in the end; it may be less than what was decided."""
+
+    step: int
+    """The step at which it was done."""
+
+    verdict: str = "proceed"
+    """The verdict that was carried out, one of `VERDICTS`."""
+
+    restored_step: int | None = None
+    """After a rollback: the step whose update was the last one kept."""
+
+    num_lost: int = 0
+    """How many updates are lost by it: the one at hand, and those a rollback undid."""
+
+    changes: tuple[Change, ...] = ()
+    """Every number that was changed, with before and after."""
+
+    note: str = ""
+    """Where less was done than decided, or more is to be known: one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """An adjustment in force."""
+
+    kind: str
+    """One of `ADJUSTMENTS`."""
+
+    since: int
+    """The step it was decided at."""
+
+    until: int
+    """The last step at which it holds fully; a ramp of the same length leads back from there."""
+
+    factor: float
+    """For `cool`: what the learning rate is multiplied by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that the run folder keeps of one step or review."""
+
+    measurement: Measurement
+    """What was seen."""
+
+    decision: Decision
+    """What was decided."""
+
+    action: Action = field(default_factory=lambda: Action(step=0))
+    """What was done."""
