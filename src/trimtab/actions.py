@@ -52,23 +52,24 @@ class Controls:
 
 
 @torch.no_grad()
-def act(decision: Decision, controls: Controls, measurement: Measurement) -> Action:
+def act(decision: Decision, controls: Controls, measurement: Measurement, note: str = "") -> Action:
     """Carry a decision out: first the verdict on the update, then the adjustments.
 
     Args:
         decision: what to do.
         controls: what to do it with.
         measurement: what was seen; gradients are clipped by its `grad_norm`, and not at all without one.
+        note: what else is to be known, for the record.
 
     Returns:
         What was done. A rollback without a snapshot that fits becomes a skip.
     """
-    verdict, restored, note = decision.verdict, None, ""
+    verdict, restored = decision.verdict, None
     if verdict == "rollback":
         try:
             restored = controls.snapshots.restore()
         except SnapshotError as error:
-            verdict, note = "skip", f"not rolled back: {error}"
+            verdict, note = "skip", "; ".join(filter(None, [f"not rolled back: {error}", note]))
     changes: list[Change] = []
     if verdict in ("proceed", "clip"):
         changes += clip_gradients(decision, controls, measurement.values.get("grad_norm", nan))

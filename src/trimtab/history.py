@@ -89,8 +89,8 @@ class History:
         self.capacity = capacity
         self.newest = Measurement(step=0, values={})
         self._end = 0
-        self._num_rejected = 0
         self._steps = np.zeros(2 * capacity, dtype=np.int64)
+        self._streaks = np.zeros(2 * capacity, dtype=np.int64)
         self._is_sample = np.zeros(2 * capacity, dtype=np.bool_)
         self._columns: dict[str, Column] = {}
         self._statistics: dict[tuple[str, int], Statistics] = {}
@@ -110,25 +110,33 @@ class History:
             column[row] = values.get(metric, np.nan)
         self._steps[row] = measurement.step
         self._is_sample[row] = False
+        self._streaks[row] = 0
         self._end = row + 1
         self.newest = measurement
         self._statistics.clear()
 
     def close(self, accepted: bool) -> None:
         """Say what became of the newest row: accepted rows are samples from now on."""
+        row = self._end - 1
+        self._is_sample[row] = accepted
         if accepted:
-            self._is_sample[self._end - 1] = True
-            self._num_rejected = 0
             return
-        self._num_rejected += 1
-        if self._num_rejected == REBASE_AFTER:
-            self._is_sample[: self._end] = False
-            self._is_sample[self._end - REBASE_AFTER : self._end] = True
-            self._num_rejected = 0
+        streak = 1 + (self._streaks[row - 1] if row > self._start else 0)
+        if streak < REBASE_AFTER:
+            self._streaks[row] = streak
+            return
+        self._is_sample[: self._end] = False
+        self._is_sample[self._end - REBASE_AFTER : self._end] = True
 
     def abandon(self, after_step: int) -> None:
         """Leave out every row after a step, since a rollback abandoned what they measured."""
         self._is_sample[: self._end] &= self._steps[: self._end] <= after_step
+
+    def rewind(self, to_step: int) -> None:
+        """Forget every row after a step, as a run does that is resumed from there."""
+        while len(self) and self._steps[self._end - 1] > to_step:
+            self._end -= 1
+        self._statistics.clear()
 
     def column(self, metric: str) -> Column:
         """View of a metric, oldest row first: shape (rows,) or (rows, groups); NaN where it was not measured.
@@ -177,9 +185,9 @@ class History:
         return {
             "groups": list(self.groups),
             "capacity": self.capacity,
-            "num_rejected": self._num_rejected,
             "newest": {"step": self.newest.step, "values": dict(self.newest.values), "clock": self.newest.clock},
             "steps": self._steps[kept].copy(),
+            "streaks": self._streaks[kept].copy(),
             "is_sample": self._is_sample[kept].copy(),
             "columns": {metric: column[kept].copy() for metric, column in self._columns.items()},
         }
@@ -188,18 +196,11 @@ class History:
         """Take over what another history of the same groups remembered."""
         self.capacity = state["capacity"]
         self.newest = Measurement(**state["newest"])
-        self._num_rejected = state["num_rejected"]
         self._end = len(state["steps"])
-        self._steps = np.zeros(2 * self.capacity, dtype=np.int64)
-        self._steps[: self._end] = state["steps"]
-        self._is_sample = np.zeros(2 * self.capacity, dtype=np.bool_)
-        self._is_sample[: self._end] = state["is_sample"]
-        self._columns = {}
-        for metric, kept in state["columns"].items():
-            kept = np.asarray(kept)
-            column = np.full((2 * self.capacity, *kept.shape[1:]), np.nan, dtype=kept.dtype)
-            column[: self._end] = kept
-            self._columns[metric] = column
+        self._steps = self._with_room(state["steps"])
+        self._streaks = self._with_room(state["streaks"])
+        self._is_sample = self._with_room(state["is_sample"])
+        self._columns = {metric: self._with_room(kept) for metric, kept in state["columns"].items()}
         self._statistics.clear()
 
     @property
@@ -211,8 +212,14 @@ class History:
             return np.full((2 * self.capacity, len(value)), np.nan, dtype=np.float32)
         return np.full(2 * self.capacity, np.nan)
 
+    def _with_room(self, kept: NDArray[Any]) -> NDArray[Any]:
+        """The rows kept, in an array with room for as many more as ever."""
+        array = np.zeros((2 * self.capacity, *kept.shape[1:]), dtype=kept.dtype)
+        array[: len(kept)] = kept
+        return array
+
     def _compact(self) -> None:
-        for array in (self._steps, self._is_sample, *self._columns.values()):
+        for array in (self._steps, self._streaks, self._is_sample, *self._columns.values()):
             array[: self.capacity] = array[self.capacity :]
         self._end = self.capacity
 

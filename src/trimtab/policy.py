@@ -15,6 +15,9 @@ from trimtab.types import ADJUSTMENTS, VERDICTS, Clock, Decision, Finding, Respo
 STATE_VERDICTS = VERDICTS[VERDICTS.index("rollback") :]
 """The verdicts that mend a state; dropping the update at hand does not."""
 
+LEDGER_CAPACITY = 1024
+"""Decisions with findings that are kept; budgets look back over far fewer steps."""
+
 DEFAULT_LADDERS: Mapping[str, tuple[str, ...]] = {
     "nonfinite": ("skip", "rollback+repair", "skip", "halt"),
     "loss-spike": ("skip", "rollback", "skip", "halt"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import traceback
 from collections import deque
@@ -20,9 +21,11 @@ from trimtab.actions import Controls
 from trimtab.errors import Halted, InputError
 from trimtab.history import History
 from trimtab.journal import Journal, describe_run, parse_decision, to_fields
-from trimtab.policy import Policy, decide
+from trimtab.policy import LEDGER_CAPACITY, Policy, decide
+from trimtab.probes.rerun import ComputeLoss, rerun_loss, tell_rerun
 from trimtab.probes.subject import Grouping, Moment, Subject, as_number
 from trimtab.state.buffers import BufferCopies
+from trimtab.state.rng import capture_rng, restore_rng
 from trimtab.state.snapshot import Partner, Snapshots
 from trimtab.types import Adjustment, Decision, Measurement, Record
 
@@ -30,9 +33,6 @@ if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
-
-LEDGER_CAPACITY = 1024
-"""Decisions with findings that are kept; budgets look back over far fewer steps."""
 
 logger = logging.getLogger("trimtab")
 
@@ -52,6 +52,9 @@ class Supervisor:
         scaler: the `GradScaler` of mixed-precision training; `check` unscales, in place of `scaler.unscale_`.
         policy: what to find and how to answer; `Policy.default()` if None.
         run: the run folder to write; None for none.
+        compute_loss: `compute_loss(model, batch)`, the loss of a batch. With it, and with `check(loss, batch=batch)`,
+            a loss that is not finite is computed once more, from the same random numbers, and the record says whether
+            the fault was transient.
         data: the data position (a sampler or loader with `state_dict`), if it can be rewound: then a rollback
             rewinds it together with all random number generators. Without it, neither is rewound.
         resume: go on writing to a run folder that is there already.
@@ -78,6 +81,7 @@ class Supervisor:
         scaler: GradScaler | None = None,
         policy: Policy | None = None,
         run: str | Path | None = None,
+        compute_loss: ComputeLoss | None = None,
         data: Partner | None = None,
         resume: bool = False,
         log_every: int = 50,
@@ -89,6 +93,7 @@ class Supervisor:
         _validate(self.policy, clip_norm, partners)
         self.step = 0
         self._log_every = log_every
+        self._compute_loss = compute_loss
         self._subject = Subject(model, optimizer, scaler, groups)
         self.history = History(self._subject.groups)
         self.reviews = History()
@@ -113,7 +118,9 @@ class Supervisor:
             optimizer.register_step_post_hook(self._after_step),
         ]
 
-    def check(self, loss: Tensor | float | None, *, grad_norm: Tensor | float | None = None) -> Decision:
+    def check(
+        self, loss: Tensor | float | None, *, grad_norm: Tensor | float | None = None, batch: Any = None
+    ) -> Decision:
         """Judge the update that is about to happen, clip it, and see that it does not happen if it must not.
 
         Call it after backward and before the optimizer's step. If the update must not happen, every gradient is None
@@ -123,6 +130,7 @@ class Supervisor:
             loss: the loss of the step, 0-d; None where it is not known, as on a pipeline stage.
             grad_norm: the total gradient norm, 0-d, where the loop has measured it already; then it is not measured
                 again, nor by group.
+            batch: the batch of the loss, for `compute_loss`.
 
         Returns:
             The decision. `decision.proceed` is False if the update is dropped or undone.
@@ -142,7 +150,7 @@ class Supervisor:
         self._clock.start()
         self.step += 1
         try:
-            decision = self._check(moment)
+            decision = self._check(moment, batch)
         except Exception as fault:
             self._survive(fault)
             self._clip_only()
@@ -214,7 +222,7 @@ class Supervisor:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._finish("finished" if kind is None else f"failed: {kind.__name__}")
 
-    def _check(self, moment: Moment) -> Decision:
+    def _check(self, moment: Moment, batch: Any) -> Decision:
         subject, snapshots = self._subject, self._controls.snapshots
         if self._is_new:
             self._take_first_snapshot()
@@ -223,16 +231,33 @@ class Supervisor:
         if self._is_clean:
             moment.reference = snapshots.find_reference(subject.parameters, self.step - 2)
         moment.seconds = self._clock.read()
-        return self._judge(probes.measure(self.step, moment), self.history)
+        decision = self._judge(probes.measure(self.step, moment), self.history, batch)
+        if self._compute_loss is not None:
+            self._rng = capture_rng()
+        return decision
 
-    def _judge(self, measurement: Measurement, history: History) -> Decision:
+    def _judge(self, measurement: Measurement, history: History, batch: Any = None) -> Decision:
         history.append(measurement)
         findings = detectors.detect(history, self.policy.settings)
         decision = decide(findings, self.ledger, self.policy, step=self.step, clock=measurement.clock)
-        action = actions.act(decision, self._controls, measurement)
+        note = self._rerun(measurement, batch) if decision.findings and batch is not None else ""
+        action = actions.act(decision, self._controls, measurement, note)
         history.close(action.verdict == "proceed")
         self._remember(Record(measurement, decision, action))
         return decision
+
+    def _rerun(self, measurement: Measurement, batch: Any) -> str:
+        """Compute a loss that is not finite once more, from the random numbers it had, and say what that tells."""
+        loss = measurement.values.get("loss")
+        if self._compute_loss is None or not isinstance(loss, float) or math.isfinite(loss):
+            return ""
+        now = capture_rng()
+        restore_rng(self._rng)
+        try:
+            buffers = [buffer for _, buffer in self._controls.buffers.list_live()]
+            return tell_rerun(loss, rerun_loss(self._subject.model, self._compute_loss, batch, buffers))
+        finally:
+            restore_rng(now)
 
     def _remember(self, record: Record) -> None:
         decision, action = record.decision, record.action
@@ -277,6 +302,7 @@ class Supervisor:
         self._is_new, self._is_clean = True, False
         controls.snapshots.forget()
         controls.buffers.begin()
+        self._rng = capture_rng()
         self._first_data = controls.snapshots.capture_data()
         self._marks = self._subject.mark_parameters()
 

@@ -1,0 +1,152 @@
+"""What `check` costs: supervised loops against the same loops with `clip_grad_norm_`, as ratios.
+
+    python benchmarks/overhead.py [--blocks 7] [--seconds 4]
+
+Each workload is trained by four loops in one process, in turns of one block each: A and A' clip with
+`torch.nn.utils.clip_grad_norm_`, B and C call `Supervisor.check` with the same limit, C with a run folder. Every loop
+has its own model and optimizer. A block is long enough to last about `--seconds` divided by the number of loops; the
+figure of a block is its seconds per step. Printed are the medians over the blocks of A'/A (the noise), B/A and C/A.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import trimtab
+
+Loop = Callable[[int], None]
+
+
+class Transformer(nn.Module):
+    """A decoder-only language model over bytes."""
+
+    def __init__(self, width: int, depth: int, context: int) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(256, width)
+        self.positions = nn.Parameter(torch.zeros(context, width))
+        layer = nn.TransformerEncoderLayer(width, width // 64, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.blocks = nn.ModuleList(
+            type(layer)(width, width // 64, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+            for _ in range(depth)
+        )
+        self.head = nn.Linear(width, 256)
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(context), persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden = self.tokens(tokens) + self.positions
+        for block in self.blocks:
+            hidden = block(hidden, src_mask=self.mask, is_causal=True)
+        logits: Tensor = self.head(hidden)
+        return logits
+
+
+def make_mlp() -> nn.Module:
+    """About 250,000 parameters."""
+    return nn.Sequential(
+        nn.Linear(64, 400), nn.ReLU(), nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 160), nn.ReLU(), nn.Linear(160, 10)
+    )
+
+
+def mlp_loss(model: nn.Module, step: int) -> Tensor:
+    generator = torch.Generator().manual_seed(step)
+    inputs = torch.randn(64, 64, generator=generator)
+    return F.cross_entropy(model(inputs), inputs[:, :10].argmax(1))
+
+
+def language_loss(batch: int, context: int) -> Callable[[nn.Module, int], Tensor]:
+    def loss(model: nn.Module, step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(step)
+        tokens = torch.randint(0, 256, (batch, context), generator=generator)
+        return F.cross_entropy(model(tokens).flatten(0, 1), tokens.roll(-1, 1).flatten())
+
+    return loss
+
+
+WORKLOADS: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module, int], Tensor], float]] = {
+    "transformer, 1M": (lambda: Transformer(128, 5, 64), language_loss(8, 64), 1.01),
+    "transformer, 25M": (lambda: Transformer(512, 8, 128), language_loss(8, 128), 1.01),
+    "MLP, 250k, batch 64": (make_mlp, mlp_loss, 1.17),
+}
+
+
+def make_loop(
+    make_model: Callable[[], nn.Module], compute_loss: Callable[[nn.Module, int], Tensor], guard: str, folder: Path
+) -> Loop:
+    """A training loop that goes on from call to call: `loop(num_steps)`."""
+    torch.manual_seed(0)
+    model = make_model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    parameters = list(model.parameters())
+    supervisor = None
+    if guard != "clip":
+        run = folder / f"{id(model)}" if guard == "check with run folder" else None
+        supervisor = trimtab.Supervisor(model, optimizer, clip_norm=1.0, run=run)
+    step = 0
+
+    def loop(num_steps: int) -> None:
+        nonlocal step
+        for _ in range(num_steps):
+            step += 1
+            loss = compute_loss(model, step)
+            optimizer.zero_grad()
+            loss.backward()
+            if supervisor is None:
+                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            else:
+                supervisor.check(loss)
+            optimizer.step()
+
+    return loop
+
+
+def time_block(loop: Loop, num_steps: int) -> float:
+    """Seconds per step of one block."""
+    began = perf_counter()
+    loop(num_steps)
+    return (perf_counter() - began) / num_steps
+
+
+def compare(name: str, num_blocks: int, seconds: float) -> list[float]:
+    """The medians over the blocks of A'/A, B/A and C/A, and the seconds per step of A."""
+    make_model, compute_loss, _ = WORKLOADS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        guards = ("clip", "clip", "check", "check with run folder")
+        loops = [make_loop(make_model, compute_loss, guard, Path(folder)) for guard in guards]
+        for loop in loops:
+            loop(10)
+        per_step = time_block(loops[0], 10)
+        num_steps = max(int(seconds / len(loops) / per_step) // 8 * 8, 8)
+        blocks = []
+        for block in range(num_blocks):
+            order = [(block + shift) % len(loops) for shift in range(len(loops))]
+            times = dict(sorted((index, time_block(loops[index], num_steps)) for index in order))
+            blocks.append([times[index] / times[0] for index in (1, 2, 3)] + [times[0]])
+    return [statistics.median(column) for column in zip(*blocks, strict=True)]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--blocks", type=int, default=9, help="interleaved blocks, at least 5")
+    parser.add_argument("--seconds", type=float, default=12.0, help="seconds a round of blocks takes")
+    parser.add_argument("--only", choices=[*WORKLOADS], help="one workload alone")
+    options = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.blocks} interleaved blocks")
+    print(f"{'workload':22} {'ms/step':>8} {'A/A':>7} {'check':>7} {'+ run':>7}   bound")
+    for name, (_, _, bound) in WORKLOADS.items():
+        if options.only in (None, name):
+            noise, plain, recorded, seconds = compare(name, options.blocks, options.seconds)
+            print(f"{name:22} {1000 * seconds:8.2f} {noise:7.4f} {plain:7.4f} {recorded:7.4f}   {bound}")
+
+
+if __name__ == "__main__":
+    main()

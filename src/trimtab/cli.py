@@ -1,0 +1,132 @@
+"""Thin doors to the library: every command imports what it needs inside."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+
+app = typer.Typer(
+    help="Keep the training of neural networks stable, and see why it was not.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+console = Console()
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs in place of text.")]
+
+
+@contextmanager
+def _say_errors() -> Iterator[None]:
+    """Turn what Trimtab raises on purpose, and what the system refuses, into one sentence and exit status 2."""
+    from trimtab.errors import TrimtabError
+
+    try:
+        yield
+    except (TrimtabError, OSError) as error:
+        Console(stderr=True, soft_wrap=True).print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from error
+
+
+@app.callback(invoke_without_command=True)
+def show_version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    """Keep the training of neural networks stable, and see why it was not."""
+    if version:
+        from trimtab import __version__
+
+        print(__version__)  # noqa: T201
+        raise typer.Exit
+
+
+@app.command()
+def explain(
+    detector: Annotated[
+        str | None, typer.Argument(help="The detector to explain; all of them in a list if left out.")
+    ] = None,
+) -> None:
+    """Print the manual page of a detector, or the list of all detectors."""
+    from trimtab.detectors import detectors
+    from trimtab.errors import InputError
+    from trimtab.policy import DEFAULT_LADDERS
+
+    with _say_errors():
+        if detector is None:
+            table = Table("detector", "severity", "acts by default", "what it finds", box=None, pad_edge=False)
+            for name, each in sorted(detectors.items()):
+                summary = each.manual.split("\n")[0]
+                table.add_row(name, each.severity, " → ".join(DEFAULT_LADDERS.get(name, ())) or "no", summary)
+            console.print(table)
+            return
+        if detector not in detectors:
+            raise InputError(f"explain: there is no detector {detector!r}; there are {', '.join(sorted(detectors))}")
+        chosen = detectors[detector]
+        defaults = ", ".join(f"{name} = {value}" for name, value in chosen.settings.items())
+        ladder = ", ".join(DEFAULT_LADDERS.get(detector, ())) or "none: advisory"
+        console.print(f"[bold]{detector}[/bold] ({chosen.severity})")
+        for heading, text in _split_manual(chosen.manual):
+            console.print(f"\n[bold]{heading}[/bold]" if heading else "")
+            console.print(Padding(text, (0, 0, 0, 4 if heading else 0)), markup=False, highlight=False)
+        console.print(f"\n[bold]Defaults[/bold]\n    {defaults}\n    ladder: {ladder}")
+
+
+def _split_manual(manual: str) -> list[tuple[str, str]]:
+    """A manual page as headings and their paragraphs, the lines of each joined; a `name:` begins a line of its own."""
+    parts: list[tuple[str, str]] = [("", "")]
+    for line in map(str.rstrip, manual.split("\n")):
+        if line.endswith(":") and not line.startswith(" "):
+            parts.append((line[:-1], ""))
+            continue
+        heading, text = parts[-1]
+        starts_entry = re.match(r"    \w+: ", line) is not None
+        parts[-1] = (heading, f"{text}\n{line.strip()}".strip() if starts_entry else f"{text} {line.strip()}".strip())
+    return parts
+
+
+@app.command()
+def replay(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    policy: Annotated[
+        Path | None, typer.Option(help="The policy to judge by, a TOML file; the run's own if left out.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a policy would have found and decided in a recorded run, beside what was decided."""
+    from trimtab.journal import read_run, to_fields, to_json
+    from trimtab.policy import Policy
+    from trimtab.replay import replay_run
+
+    with _say_errors():
+        log = read_run(run)
+        compared = replay_run(log, None if policy is None else Policy.from_toml(policy))
+    num_differing = sum(not each.is_same for each in compared)
+    if as_json:
+        rows = [{**to_fields(each), "is_same": each.is_same} for each in compared]
+        print(json.dumps(to_json({"num_steps": len(log.measurements), "compared": rows})))  # noqa: T201
+        return
+    table = Table("step", "recorded", "replayed", "found", box=None, pad_edge=False)
+    for each in compared:
+        shown = each.replayed or each.recorded
+        assert shown is not None
+        verdicts = [
+            decision.verdict if decision is not None else "nothing found" for decision in (each.recorded, each.replayed)
+        ]
+        table.add_row(
+            str(each.step), *verdicts, "; ".join(dict.fromkeys(finding.message for finding in shown.findings))
+        )
+    if compared:
+        console.print(table)
+    console.print(
+        f"{len(log.measurements)} steps and reviews replayed, {len(compared)} with findings, {num_differing} decided otherwise"
+    )

@@ -1,0 +1,145 @@
+"""Loss curves of runs with every event marked, as a Plotly figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+
+from trimtab.journal import RunLog
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+
+DASHES = ("solid", "dot", "solid", "dash", "dashdot", "longdash")
+"""Line styles beside the colours, for print and for those who see no colour."""
+
+SYMBOLS = {"clip": "triangle-down", "skip": "x", "rollback": "diamond", "halt": "square"}
+"""How each verdict is marked on the curve."""
+
+
+def draw_losses(runs: Mapping[str, RunLog], marks: Sequence[tuple[int, int, str]] = ()) -> go.Figure:
+    """Training and validation loss of several runs on one step axis, each decision with its story on hover.
+
+    Steps that a rollback undid are drawn faintly; a gap is where the loss was not finite.
+
+    Args:
+        runs: name to run.
+        marks: spans of steps to shade, each with its first step, its last step and a label.
+    """
+    figure = go.Figure()
+    for index, (name, run) in enumerate(runs.items()):
+        color, dash = COLORS[index % len(COLORS)], DASHES[index % len(DASHES)]
+        _add_run(figure, escape(name), run, color, dash)
+    for first, last, label in marks:
+        figure.add_vrect(
+            x0=first - 0.5,
+            x1=last + 0.5,
+            fillcolor="#888888",
+            opacity=0.28,
+            line_width=0,
+            annotation={"text": escape(label), "textangle": -90, "font_size": 11},
+            annotation_position="top left",
+        )
+    figure.update_layout(
+        height=520,
+        margin={"l": 60, "r": 20, "t": 20, "b": 50},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        hovermode="closest",
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    )
+    grid = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.25)"}
+    figure.update_xaxes(title_text="step", **grid)
+    figure.update_yaxes(title_text="loss (log scale)", type="log", **grid)
+    return figure
+
+
+def _add_run(figure: go.Figure, name: str, run: RunLog, color: str, dash: str) -> None:
+    steps = [each for each in run.measurements if each.clock == "step" and "loss" in each.values]
+    undone = _find_undone(run)
+    losses = {each.step: _finite(each.values["loss"]) for each in steps}
+    live = [loss if step not in undone else None for step, loss in losses.items()]
+    line = {"color": color, "width": 1.4, "dash": dash}
+    xs = list(losses)
+    figure.add_scatter(x=xs, y=live, name=name, mode="lines", line=line, legendgroup=name, hoverinfo="skip")
+    if undone:
+        faint = [loss if step in undone else None for step, loss in losses.items()]
+        figure.add_scatter(
+            x=xs, y=faint, mode="lines", line=line, opacity=0.3, legendgroup=name, showlegend=False, hoverinfo="skip"
+        )
+    reviews = [each for each in run.measurements if each.clock == "review" and "val_loss" in each.values]
+    if reviews:
+        figure.add_scatter(
+            x=[each.step for each in reviews],
+            y=[_finite(each.values["val_loss"]) for each in reviews],
+            name=f"{name}, validation",
+            mode="markers+lines",
+            line={"color": color, "width": 1, "dash": "dot"},
+            marker={"color": color, "size": 6, "symbol": "circle-open"},
+            legendgroup=name,
+            hovertemplate=f"{name}: validation loss %{{y:.4f}} at step %{{x}}<extra></extra>",
+        )
+    _add_decisions(figure, name, run, losses, color)
+
+
+def _add_decisions(figure: go.Figure, name: str, run: RunLog, losses: Mapping[int, float | None], color: str) -> None:
+    acted = [(decision, action) for decision, action in run.records.values() if decision.responses]
+    if not acted:
+        return
+    highest = max((loss for loss in losses.values() if loss is not None), default=1.0)
+    ys = [losses.get(decision.step) or highest for decision, _ in acted]
+    stories = [tell_story(decision, action) for decision, action in acted]
+    figure.add_scatter(
+        x=[decision.step for decision, _ in acted],
+        y=ys,
+        name=f"{name}, acted",
+        mode="markers",
+        marker={
+            "symbol": [SYMBOLS.get(action.verdict, "circle") for _, action in acted],
+            "size": 11,
+            "color": color,
+            "line": {"width": 1, "color": "white"},
+        },
+        legendgroup=name,
+        text=["<br>".join(_wrap(story)) for story in stories],
+        hovertemplate="step %{x}<br>%{text}<extra></extra>",
+    )
+
+
+def tell_story(decision: Any, action: Any) -> str:
+    """One decision and its action in a sentence, escaped for HTML."""
+    found = "; ".join(f"{finding.detector}: {finding.message}" for finding in decision.findings)
+    done = action.verdict
+    if action.restored_step is not None:
+        done = f"rolled back to step {action.restored_step}"
+    others = [response.kind for response in decision.responses[1:]]
+    lost = f", {action.num_lost} updates lost" if action.num_lost > 1 else ""
+    note = f" ({action.note})" if action.note else ""
+    return escape(f"{found} → {' + '.join([done, *others])}{lost}{note}")
+
+
+def _find_undone(run: RunLog) -> set[int]:
+    """The steps whose updates a rollback undid."""
+    return {
+        step
+        for decision, action in run.records.values()
+        if action.restored_step is not None
+        for step in range(action.restored_step + 1, decision.step)
+    }
+
+
+def _finite(value: Any) -> float | None:
+    return value if isinstance(value, float) and math.isfinite(value) and value > 0 else None
+
+
+def _wrap(text: str, width: int = 80) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        if len(lines[-1]) + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines
