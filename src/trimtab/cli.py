@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -12,7 +13,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+from trimtab.journal import to_json
 
 app = typer.Typer(
     help="Keep the training of neural networks stable, and see why it was not.",
@@ -22,6 +26,14 @@ app = typer.Typer(
 )
 
 console = Console()
+
+PROGRESS_COLUMNS = (
+    TextColumn("{task.description:22}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs in place of text.")]
 
@@ -46,8 +58,40 @@ def show_version(
     if version:
         from trimtab import __version__
 
-        print(__version__)  # noqa: T201
+        print(__version__)
         raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option(help="Where to write; a new folder under demo/ if left out.")] = None,
+    seed: Annotated[int, typer.Option(help="The seed of weights, batches and faults.")] = 0,
+    fault: Annotated[str | None, typer.Option(help="One fault alone; all five if left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a small language model three times: healthy, with faults and the usual guard, and supervised."""
+    from trimtab.bench.demo import DEMO_FAULTS, NUM_STEPS, RUNS, run_demo
+    from trimtab.bench.showing import TITLES, build_tables, write_demo_page
+
+    folder = _find_free("demo", f"seed-{seed}") if out is None else out
+    names = DEMO_FAULTS if fault is None else (fault,)
+    with _say_errors(), Progress(*PROGRESS_COLUMNS, console=Console(stderr=True)) as progress:
+        tasks = {name: progress.add_task(TITLES[name], total=NUM_STEPS) for name in RUNS}
+        result = run_demo(folder, seed, names, on_step=lambda name, step: progress.update(tasks[name], completed=step))
+        page = write_demo_page(result)
+    if as_json:
+        print(json.dumps(to_json(result.to_dict())))
+        return
+    for table in build_tables(result):
+        console.print(table, "")
+    console.print(f"The supervisor took {result.supervisor_share:.1%} of the time of its run. {result.halted}")
+    console.print(f"Look at it: {page}", soft_wrap=True, highlight=False)
+
+
+def _find_free(parent: str, name: str) -> Path:
+    """A folder that is not there yet: `parent/name`, or with a number behind it."""
+    numbered = (Path(parent) / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
+    return next(path for path in numbered if not path.exists())
 
 
 @app.command()
@@ -103,7 +147,7 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Say what a policy would have found and decided in a recorded run, beside what was decided."""
-    from trimtab.journal import read_run, to_fields, to_json
+    from trimtab.journal import read_run, to_fields
     from trimtab.policy import Policy
     from trimtab.replay import replay_run
 
@@ -113,7 +157,7 @@ def replay(
     num_differing = sum(not each.is_same for each in compared)
     if as_json:
         rows = [{**to_fields(each), "is_same": each.is_same} for each in compared]
-        print(json.dumps(to_json({"num_steps": len(log.measurements), "compared": rows})))  # noqa: T201
+        print(json.dumps(to_json({"num_steps": len(log.measurements), "compared": rows})))
         return
     table = Table("step", "recorded", "replayed", "found", box=None, pad_edge=False)
     for each in compared:
@@ -128,5 +172,6 @@ def replay(
     if compared:
         console.print(table)
     console.print(
-        f"{len(log.measurements)} steps and reviews replayed, {len(compared)} with findings, {num_differing} decided otherwise"
+        f"{len(log.measurements)} steps and reviews replayed, {len(compared)} with findings, "
+        f"{num_differing} decided otherwise"
     )

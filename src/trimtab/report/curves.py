@@ -10,6 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from trimtab.journal import RunLog
+from trimtab.types import Action, Decision
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
@@ -19,6 +20,10 @@ DASHES = ("solid", "dot", "solid", "dash", "dashdot", "longdash")
 
 SYMBOLS = {"clip": "triangle-down", "skip": "x", "rollback": "diamond", "halt": "square"}
 """How each verdict is marked on the curve."""
+
+
+TICKS = [digit * 10.0**power for power in range(-8, 9) for digit in (1, 2, 5)]
+"""Where a log axis has its numbers."""
 
 
 def draw_losses(runs: Mapping[str, RunLog], marks: Sequence[tuple[int, int, str]] = ()) -> go.Figure:
@@ -35,26 +40,31 @@ def draw_losses(runs: Mapping[str, RunLog], marks: Sequence[tuple[int, int, str]
         color, dash = COLORS[index % len(COLORS)], DASHES[index % len(DASHES)]
         _add_run(figure, escape(name), run, color, dash)
     for first, last, label in marks:
-        figure.add_vrect(
-            x0=first - 0.5,
-            x1=last + 0.5,
-            fillcolor="#888888",
-            opacity=0.28,
-            line_width=0,
-            annotation={"text": escape(label), "textangle": -90, "font_size": 11},
-            annotation_position="top left",
+        figure.add_vrect(x0=first - 0.5, x1=last + 0.5, fillcolor="#808080", opacity=0.35, line_width=0, layer="below")
+        figure.add_annotation(
+            x=first,
+            y=1,
+            yref="paper",
+            text=escape(label),
+            textangle=-30,
+            xanchor="left",
+            yanchor="bottom",
+            showarrow=False,
         )
     figure.update_layout(
-        height=520,
-        margin={"l": 60, "r": 20, "t": 20, "b": 50},
+        height=600,
+        margin={"l": 60, "r": 60, "t": 90 if marks else 20, "b": 50},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         hovermode="closest",
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        legend={"orientation": "h", "y": -0.12, "yanchor": "top", "x": 0},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#808080", "activecolor": "#404040"},
     )
-    grid = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.25)"}
+    grid = {"gridcolor": "rgba(128,128,128,0.25)", "zeroline": False}
     figure.update_xaxes(title_text="step", **grid)
-    figure.update_yaxes(title_text="loss (log scale)", type="log", **grid)
+    figure.update_yaxes(
+        title_text="loss (log scale)", type="log", tickvals=TICKS, ticktext=[f"{tick:g}" for tick in TICKS], **grid
+    )
     return figure
 
 
@@ -105,13 +115,13 @@ def _add_decisions(figure: go.Figure, name: str, run: RunLog, losses: Mapping[in
             "line": {"width": 1, "color": "white"},
         },
         legendgroup=name,
-        text=["<br>".join(_wrap(story)) for story in stories],
+        text=["<br>".join(map(escape, _wrap(story))) for story in stories],
         hovertemplate="step %{x}<br>%{text}<extra></extra>",
     )
 
 
-def tell_story(decision: Any, action: Any) -> str:
-    """One decision and its action in a sentence, escaped for HTML."""
+def tell_story(decision: Decision, action: Action) -> str:
+    """One decision and its action in a sentence; plain text."""
     found = "; ".join(f"{finding.detector}: {finding.message}" for finding in decision.findings)
     done = action.verdict
     if action.restored_step is not None:
@@ -119,7 +129,7 @@ def tell_story(decision: Any, action: Any) -> str:
     others = [response.kind for response in decision.responses[1:]]
     lost = f", {action.num_lost} updates lost" if action.num_lost > 1 else ""
     note = f" ({action.note})" if action.note else ""
-    return escape(f"{found} → {' + '.join([done, *others])}{lost}{note}")
+    return f"{found} → {' + '.join([done, *others])}{lost}{note}"
 
 
 def _find_undone(run: RunLog) -> set[int]:

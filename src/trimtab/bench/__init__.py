@@ -1,0 +1,1 @@
+"""The bench: workloads on real data, and the demo."""
