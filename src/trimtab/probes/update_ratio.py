@@ -29,5 +29,6 @@ def measure_update_ratio(moment: Moment) -> Reading:
     numbers = yield stack_norms(both, subject.device)
     moves = np.asarray(subject.norms_by_group(numbers[: len(moved)]))
     weights = np.asarray(subject.norms_by_group(numbers[len(moved) :]))
-    ratios = np.divide(moves, weights, out=np.zeros_like(moves), where=weights > 0)
+    with np.errstate(invalid="ignore"):
+        ratios = np.divide(moves, weights, out=np.zeros_like(moves), where=weights > 0)
     return {"update_ratio": tuple(ratios.astype(np.float32).tolist())}
