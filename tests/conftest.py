@@ -6,8 +6,13 @@ import os
 import random
 import sys
 
+from hypothesis import settings
+
 os.environ["TRIMTAB"] = "strict"  # before anything imports trimtab: a fault of ours raises
 os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch: one thread here and in every subprocess
+
+settings.register_profile("same every time", deadline=None, derandomize=True)
+settings.load_profile("same every time")
 
 
 def pytest_runtest_setup() -> None:

@@ -101,8 +101,9 @@ def clip_gradients(decision: Decision, controls: Controls, grad_norm: Value) -> 
     if not isinstance(grad_norm, float) or not isfinite(grad_norm) or grad_norm + 1e-6 <= limit:
         return []
     parameters = list(_list_parameters(controls))
-    device = next((each.grad.device for each in parameters if each.grad is not None), torch.device("cpu"))
-    total = torch.tensor(grad_norm, dtype=torch.float32, device=device)
+    first = next((each.grad for each in parameters if each.grad is not None), torch.empty(0))
+    dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
+    total = torch.tensor(grad_norm, dtype=dtype, device=first.device)
     torch.nn.utils.clip_grads_with_norm_(parameters, limit, total)
     return [Change("grad_norm", min(grad_norm, routine), limit)] if asked and limit < routine else []
 

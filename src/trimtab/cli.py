@@ -107,11 +107,10 @@ def explain(
 
     with _say_errors():
         if detector is None:
-            table = Table("detector", "severity", "acts by default", "what it finds", box=None, pad_edge=False)
             for name, each in sorted(detectors.items()):
-                summary = each.manual.split("\n")[0]
-                table.add_row(name, each.severity, " → ".join(DEFAULT_LADDERS.get(name, ())) or "no", summary)
-            console.print(table)
+                ladder = " → ".join(DEFAULT_LADDERS.get(name, ())) or "advisory"
+                console.print(f"[bold]{name}[/bold] ({each.severity}; {ladder})", highlight=False)
+                console.print(Padding(each.manual.split("\n")[0], (0, 0, 0, 4)), markup=False, highlight=False)
             return
         if detector not in detectors:
             raise InputError(f"explain: there is no detector {detector!r}; there are {', '.join(sorted(detectors))}")

@@ -29,6 +29,9 @@ GAUSSIAN_MAD = 1.4826
 MAX_EXPONENT = 700.0
 """The largest exponent whose power of e is finite in float64, rounded down."""
 
+TREND_SAMPLES = 16
+"""Samples from which a trend is told from noise; with fewer, deviations are taken from the level."""
+
 NEAR_ZERO = 1e-6
 """Samples below this share of the largest one count as this share on log scale, so that an exact 0 has a logarithm."""
 
@@ -52,7 +55,7 @@ class Statistics:
     is_log: bool
     """True if no sample is negative and one is positive: then the spread is taken on log scale."""
 
-    def limit_above(self, sigmas: float, factor: float, margin: float) -> float:
+    def limit_above(self, sigmas: float, factor: float, margin: float, ceiling: float = math.inf) -> float:
         """The limit above which a value does not belong to these samples, in the metric's unit.
 
         The largest of three: `sigmas` spreads above the level; `factor` times the level, so that a very quiet metric
@@ -60,12 +63,15 @@ class Statistics:
         (a harder domain, a heavy tail) is learned once. Where a metric may be negative, the last two are distances
         of `factor - 1` times the level's magnitude and `margin - 1` times the largest sample's distance from it.
 
+        Where no sample is negative, the first of the three is at most `ceiling` times the largest sample: a window
+        with a step in it has a huge spread, which must not let everything pass.
+
         Returns:
             The limit; infinite where the samples are all 0 and so say nothing of scale.
         """
         if self.is_log:
             by_spread = self.level * math.exp(min(sigmas * self.spread, MAX_EXPONENT))
-            return max(by_spread, factor * self.level, margin * self.largest)
+            return max(min(by_spread, ceiling * self.largest), factor * self.level, margin * self.largest)
         if self.level == 0 and self.largest == 0:
             return math.inf
         by_spread = self.level + max(sigmas * self.spread, (factor - 1) * abs(self.level))
@@ -76,8 +82,9 @@ class History:
     """A ring of measurement rows, each metric a column, the columns NumPy views.
 
     A row becomes a *sample* for window statistics when it is accepted. Rejected rows are left out, as are the rows
-    that a rollback abandoned; after `REBASE_AFTER` consecutive rejected rows these become the samples instead, so
-    that no reference goes stale. All of it is a function of the rows and of what was decided on them.
+    that a rollback abandoned. After `REBASE_AFTER` consecutive rejected rows these become the samples instead, so
+    that no reference goes stale; rows with a number that is not finite do not count among them. All of it is a
+    function of the rows and of what was decided on them.
 
     Args:
         groups: names of the parameter groups, the width of every per-group metric.
@@ -119,23 +126,24 @@ class History:
         """Say what became of the newest row: accepted rows are samples from now on."""
         row = self._end - 1
         self._is_sample[row] = accepted
+        self._statistics.clear()
         if accepted:
             return
-        streak = 1 + (self._streaks[row - 1] if row > self._start else 0)
+        before = int(self._streaks[row - 1]) if row else 0
+        values = self.newest.values.values()
+        is_finite = all(math.isfinite(value) for value in values if isinstance(value, float))
+        streak = before + is_finite
         if streak < REBASE_AFTER:
             self._streaks[row] = streak
             return
+        accepted_before = np.flatnonzero(self._streaks[:row] == 0)
+        first = int(accepted_before[-1]) + 1 if accepted_before.size else 0
         self._is_sample[: self._end] = False
-        self._is_sample[self._end - REBASE_AFTER : self._end] = True
+        self._is_sample[first : self._end] = True
 
     def abandon(self, after_step: int) -> None:
         """Leave out every row after a step, since a rollback abandoned what they measured."""
         self._is_sample[: self._end] &= self._steps[: self._end] <= after_step
-
-    def rewind(self, to_step: int) -> None:
-        """Forget every row after a step, as a run does that is resumed from there."""
-        while len(self) and self._steps[self._end - 1] > to_step:
-            self._end -= 1
         self._statistics.clear()
 
     def column(self, metric: str) -> Column:
@@ -161,14 +169,15 @@ class History:
             return np.empty(0)
         values = column[self._start : self._end][self._is_sample[self._start : self._end]]
         finite = np.isfinite(values)
-        return values[finite if values.ndim == 1 else finite.all(axis=1)][-window:]
+        kept = values[finite if values.ndim == 1 else finite.all(axis=1)]
+        return kept[max(len(kept) - window, 0) :]
 
     def statistics(self, metric: str, window: int) -> Statistics:
         """Robust level and spread of a scalar metric's newest samples, computed once per step for all detectors.
 
-        The level is the median. The spread is the larger of two robust standard deviations: 1.4826 times the median
-        absolute deviation from the level (which a trend widens), and the same of successive differences divided by
-        the square root of 2 (which it does not).
+        The level is the median. The spread is the larger of two robust standard deviations, each 1.4826 times the
+        median of absolute values: of the deviations from the window's trend, which see slow swings, and of successive
+        differences divided by the square root of 2, which see noise.
 
         Args:
             metric: a metric with one number per row.
@@ -233,10 +242,20 @@ def compute_statistics(samples: Column) -> Statistics:
     is_log = bool(samples.min() >= 0) and largest > 0
     scaled = np.log(np.maximum(samples, NEAR_ZERO * largest)) if is_log else samples
     level = _median(scaled)
-    deviation = _median(np.abs(scaled - level))
+    flat = _remove_trend(scaled) if num >= TREND_SAMPLES else scaled - level
+    deviation = _median(np.abs(flat))
     difference = _median(np.abs(scaled[1:] - scaled[:-1])) / math.sqrt(2) if num > 1 else 0.0
     spread = GAUSSIAN_MAD * max(deviation, difference)
     return Statistics(num, math.exp(level) if is_log else level, spread, largest, is_log)
+
+
+def _remove_trend(values: Column) -> Column:
+    """Distances from the line through the medians of both halves: what a steady rise or fall leaves of a window."""
+    middle = len(values) // 2
+    slope = (_median(values[middle:]) - _median(values[:middle])) / (len(values) - middle)
+    flat = values - slope * np.arange(len(values))
+    distances: Column = flat - _median(flat)
+    return distances
 
 
 def _median(values: Column) -> float:

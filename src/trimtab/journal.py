@@ -23,6 +23,7 @@ import re
 import sys
 import threading
 import weakref
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
@@ -78,7 +79,7 @@ class Journal:
         self.folder = Path(folder)
         self._groups: Sequence[str] = manifest["groups"]
         self._group_metrics: Sequence[str] = manifest["group_metrics"]
-        self._waiting: list[Record | Mapping[str, Any]] = []
+        self._waiting: deque[Record | Mapping[str, Any]] = deque()
         self._num_lost = 0
         self._failure = ""
         self._writing = threading.Lock()
@@ -101,7 +102,7 @@ class Journal:
     def flush(self) -> None:
         """Write everything taken so far. A disk that takes none is warned about once; nothing is raised."""
         with self._writing:
-            batch, self._waiting = self._waiting, []
+            batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
             try:
                 self._write_batch(batch)
             except OSError as error:
@@ -118,20 +119,26 @@ class Journal:
         if self._waiting:
             logger.warning("the journal in %r lost its last %d records", str(self.folder), len(self._waiting))
 
+    def __del__(self) -> None:
+        """A journal that is forgotten writes what it took."""
+        if hasattr(self, "_files"):
+            self.close()
+
     def _open(self, manifest: Mapping[str, Any], resume: bool) -> dict[str, _AppendedFile]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / MANIFEST).exists():
-            write_aside(self.folder / MANIFEST, json.dumps(to_json(manifest), indent=1) + "\n")
-        elif not resume:
+        exists = (self.folder / MANIFEST).exists()
+        if exists and not resume:
             raise RunExistsError(
                 f"run: {str(self.folder)!r} already holds a run, which is never overwritten; "
                 "choose a new name, or pass resume=True to go on with it"
             )
-        else:
+        if exists:
             kept = read_manifest(self.folder)
             if kept["groups"] != list(self._groups) or kept["group_metrics"] != list(self._group_metrics):
                 raise InputError(f"run: {str(self.folder)!r} has other parameter groups; choose a new name")
         files = {name: _AppendedFile(self.folder / name) for name in (JOURNAL, GROUPS, EVENTS)}
+        if not exists:
+            write_aside(self.folder / MANIFEST, json.dumps(to_json(manifest), indent=1) + "\n")
         width = row_dtype(self._groups, self._group_metrics).itemsize
         files[GROUPS].cut_to(files[GROUPS].end // width * width)
         for name in (JOURNAL, EVENTS):
@@ -141,7 +148,7 @@ class Journal:
     def _write_batch(self, batch: Sequence[Record | Mapping[str, Any]]) -> None:
         if self._failure:
             gap = {"event": "gap", "num_lost": self._num_lost, "reason": self._failure}
-            batch = [*batch, gap]
+            batch = [gap, *batch]
         records = [each for each in batch if isinstance(each, Record)]
         chunks = {
             GROUPS: b"".join(self._pack_groups(record.measurement) for record in records),
@@ -166,9 +173,10 @@ class Journal:
                 str(self.folder),
                 self._failure,
             )
-        waiting = [*batch, *self._waiting]
-        self._num_lost += max(len(waiting) - MAX_WAITING, 0)
-        self._waiting = waiting[-MAX_WAITING:]
+        self._waiting.extendleft(reversed(batch))
+        while len(self._waiting) > MAX_WAITING:
+            self._waiting.popleft()
+            self._num_lost += 1
 
     def _pack_groups(self, measurement: Measurement) -> bytes:
         if measurement.clock != "step":
@@ -229,8 +237,12 @@ def write_aside(path: Path, text: str) -> None:
     aside.replace(path)
 
 
-SECRET = re.compile(r"(token|secret|passw|api[-_]?key|credential)", re.IGNORECASE)
+SECRET = re.compile(r"(^|[^a-z])(token|secret|password|passwd|(api)?key|auth|credentials?)$", re.IGNORECASE)
 """What the name of a command-line option with a secret looks like."""
+
+
+LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+"""Where an address holds a user's name and password."""
 
 
 def describe_run(
@@ -266,7 +278,7 @@ def redact(arguments: Sequence[str]) -> list[str]:
         elif before.startswith("-") and "=" not in before and SECRET.search(before):
             shown.append("***")
         else:
-            shown.append(argument)
+            shown.append(LOGIN.sub("***", argument))
     return shown
 
 
@@ -335,11 +347,15 @@ class RunLog:
     """Every event, in order."""
 
     @property
+    def decided(self) -> list[tuple[Decision, Action]]:
+        """The decisions that had findings, with their actions, in the order they were made."""
+        events = [event for event in self.events if event["event"] == "decision"]
+        return [(parse_decision(event["decision"]), parse_action(event["action"])) for event in events]
+
+    @property
     def records(self) -> Mapping[tuple[int, Clock], tuple[Decision, Action]]:
-        """The decisions that had findings, with their actions, by step and clock."""
-        decided = [event for event in self.events if event["event"] == "decision"]
-        parsed = [(parse_decision(event["decision"]), parse_action(event["action"])) for event in decided]
-        return {(decision.step, decision.clock): (decision, action) for decision, action in parsed}
+        """The same by step and clock; of a step that was taken again after a resume, the later."""
+        return {(decision.step, decision.clock): (decision, action) for decision, action in self.decided}
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -368,14 +384,16 @@ def read_run(folder: str | Path) -> RunLog:
     folder = Path(folder)
     manifest = read_manifest(folder)
     rows = read_groups(folder, manifest)
-    row_of = {int(step): index for index, step in enumerate(rows["step"])}
+    rows_of: dict[int, deque[Any]] = defaultdict(deque)
+    for row in rows:
+        rows_of[int(row["step"])].append(row)
     metrics = manifest["group_metrics"]
     measurements = []
     for line in read_lines(folder / JOURNAL):
         step, clock = line.pop("step"), line.pop("clock", "step")
         values: dict[str, Value] = {name: float(value) for name, value in line.items()}
-        if clock == "step" and step in row_of:
-            row = rows[row_of[step]]
+        if clock == "step" and rows_of[step]:
+            row = rows_of[step].popleft()
             found = {metric: row[metric] for bit, metric in enumerate(metrics) if row["present"] >> bit & 1}
             values.update({metric: tuple(numbers.tolist()) for metric, numbers in found.items()})
         measurements.append(Measurement(step, values, clock))
@@ -402,21 +420,24 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def parse_decision(held: Mapping[str, Any]) -> Decision:
     """A decision from an event's fields."""
-    responses = tuple(Response(**_with_tuples(each)) for each in held.get("responses", ()))
-    findings = tuple(_parse_finding(each) for each in held.get("findings", ()))
+    responses = tuple(Response(**_parse_fields(each)) for each in held.get("responses", ()))
+    findings = tuple(Finding(**_parse_fields(each)) for each in held.get("findings", ()))
     return Decision(**{**held, "responses": responses, "findings": findings})
 
 
 def parse_action(held: Mapping[str, Any]) -> Action:
     """An action from an event's fields."""
-    changes = [Change(each["what"], float(each["before"]), float(each["after"])) for each in held.get("changes", ())]
-    return Action(**{**held, "changes": tuple(changes)})
+    changes = tuple(Change(**_parse_fields(each)) for each in held.get("changes", ()))
+    return Action(**{**held, "changes": changes})
 
 
-def _parse_finding(held: Mapping[str, Any]) -> Finding:
-    numbers = {name: float(held[name]) for name in ("value", "limit", "expected") if name in held}
-    return Finding(**{**_with_tuples(held), **numbers})
+NUMBERS = {"value", "limit", "expected", "factor", "before", "after"}
+"""The fields that are a number, and so may be text in JSON where it is not finite."""
 
 
-def _with_tuples(held: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in held.items()}
+def _parse_fields(held: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields as they were: lists were tuples, and what is a number may be text."""
+    return {
+        name: tuple(value) if isinstance(value, list) else float(value) if name in NUMBERS else value
+        for name, value in held.items()
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,16 @@ class Policy:
             _validate_plan(name, plan)
         for each in fields(self)[1:]:
             value = getattr(self, each.name)
+            _validate_number("policy", each.name, value, each.default)
             if not value > 0:
                 raise PolicyError(f"policy: {each.name} is {value!r}; it has to be above 0")
+        if not self.cool_factor <= 1:
+            raise PolicyError(f"policy: cool_factor is {self.cool_factor!r}; it has to be at most 1")
+        if self.probation > self.snapshot_every:
+            raise PolicyError(
+                f"policy: probation is {self.probation}; it has to be at most snapshot_every, {self.snapshot_every}, "
+                "or no snapshot would be proven before the next is taken"
+            )
 
     @classmethod
     def default(cls) -> Policy:
@@ -105,9 +114,14 @@ class Policy:
         """
         plans = dict(cls.default().plans)
         known = [each.name for each in fields(cls)[1:]]
-        for name, entry in table.get("detectors", {}).items():
+        entries = table.get("detectors", {})
+        if not isinstance(entries, Mapping):
+            raise PolicyError(f"policy: detectors is {entries!r}; it has to be a table of detectors")
+        for name, entry in entries.items():
             _require_known("policy", "detector", name, sorted(detectors))
-            plans[name] = _overlay(plans[name], entry)
+            if not isinstance(entry, Mapping):
+                raise PolicyError(f"policy: {name} is {entry!r}; it has to be a table of settings")
+            plans[name] = _overlay(name, plans[name], entry)
             if not entry.get("enabled", True):
                 del plans[name]
         numbers = {name: value for name, value in table.items() if name != "detectors"}
@@ -163,13 +177,13 @@ def decide(
         return Decision(step, clock=clock)
     past = [decision for decision in ledger if decision.clock == clock and decision.step > step - policy.horizon]
     rungs = [_choose_rung(finding, past, policy, step) for finding in findings]
-    asked = [response for rung in rungs for response in rung if clock == "step" or response.kind in STATE_VERDICTS]
+    asked = [response for rung in rungs for response in rung if clock == "step" or _mends_state(rung)]
     verdicts = [response for response in asked if response.kind in VERDICTS]
     strongest = max((VERDICTS.index(response.kind) for response in verdicts), default=0)
     verdict = VERDICTS[strongest]
     chosen = [response for response in verdicts if response.kind == verdict and strongest > 0]
     if verdict == "clip":
-        chosen = [min(chosen, key=lambda response: response.limit or 0.0)]
+        chosen = [min(chosen, key=lambda response: inf if response.limit is None else response.limit)]
     adjustments = [response for response in asked if response.kind in ADJUSTMENTS]
     responses = tuple(dict.fromkeys([*chosen[:1], *adjustments]))
     return Decision(step, verdict, responses, tuple(findings), _explain(findings, responses), clock)
@@ -178,17 +192,18 @@ def decide(
 def _choose_rung(finding: Finding, past: Sequence[Decision], policy: Policy, step: int) -> tuple[Response, ...]:
     ladder = policy.plans[finding.detector].ladder
     if finding.in_state:
-        ladder = tuple(rung for rung in ladder if _parse_kinds(rung).intersection(STATE_VERDICTS)) or ladder
+        ladder = tuple(rung for rung in ladder if {*rung.split("+")}.intersection(STATE_VERDICTS)) or ladder
     if not ladder:
         return ()
     climbed = sum(
         any(each.detector == finding.detector and each.in_state == finding.in_state for each in decision.findings)
         for decision in _episode(past, policy, step)
     )
-    held = len(ladder) - 2 if ladder[-1] == "halt" and len(ladder) > 1 else len(ladder) - 1
+    ends = "halt" in ladder[-1].split("+")
+    held = len(ladder) - 2 if ends and len(ladder) > 1 else len(ladder) - 1
     rung = ladder[min(climbed, held)]
-    if ladder[-1] == "halt" and _is_spent(rung, past, policy):
-        rung = "halt"
+    if ends and _is_spent(rung, past, policy):
+        rung = ladder[-1]
     return tuple(_respond(kind, finding, policy) for kind in rung.split("+"))
 
 
@@ -207,7 +222,7 @@ def _episode(past: Sequence[Decision], policy: Policy, step: int) -> list[Decisi
 
 def _is_spent(rung: str, past: Iterable[Decision], policy: Policy) -> bool:
     verdicts = [decision.verdict for decision in past]
-    kinds = _parse_kinds(rung)
+    kinds = rung.split("+")
     return ("skip" in kinds and verdicts.count("skip") >= policy.max_skips) or (
         "rollback" in kinds and verdicts.count("rollback") >= policy.max_rollbacks
     )
@@ -215,7 +230,8 @@ def _is_spent(rung: str, past: Iterable[Decision], policy: Policy) -> bool:
 
 def _respond(kind: str, finding: Finding, policy: Policy) -> Response:
     if kind == "clip":
-        return Response("clip", limit=finding.limit if finding.expected is None else finding.expected)
+        limit = finding.limit if finding.expected is None else finding.expected
+        return Response("clip", limit=limit if finding.metric == "grad_norm" and isfinite(limit) else None)
     if kind == "cool":
         return Response("cool", factor=policy.cool_factor, num_steps=policy.cool_steps)
     return Response(kind)
@@ -226,8 +242,8 @@ def _explain(findings: Sequence[Finding], responses: Sequence[Response]) -> str:
     return f"{found} → {' + '.join(response.kind for response in responses) or 'recorded only'}"
 
 
-def _parse_kinds(rung: str) -> set[str]:
-    return set(rung.split("+"))
+def _mends_state(rung: Iterable[Response]) -> bool:
+    return any(response.kind in STATE_VERDICTS for response in rung)
 
 
 def _validate_plan(name: str, plan: Plan) -> None:
@@ -235,14 +251,30 @@ def _validate_plan(name: str, plan: Plan) -> None:
     known = detectors[name].settings
     for setting, value in plan.settings.items():
         _require_known(name, "setting", setting, sorted(known))
-        default = known[setting]
-        if isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, (int, float)):
-            raise PolicyError(f"{name}: {setting} is {value!r}; it has to be a number like its default {default!r}")
+        _validate_number(name, setting, value, known[setting])
+        if value < 0:
+            raise PolicyError(f"{name}: {setting} is {value!r}; it has to be 0 or above")
+    _validate_ladder(f"{name}: its ladder", plan.ladder)
     for rung in plan.ladder:
         for kind in rung.split("+"):
             _require_known(name, "response", kind, [*VERDICTS[1:], *ADJUSTMENTS])
-    if "halt" in plan.ladder[:-1]:
-        raise PolicyError(f"{name}: its ladder goes on after 'halt'; 'halt' has to be the last rung")
+    for rung in plan.ladder[:-1]:
+        if "halt" in rung.split("+"):
+            raise PolicyError(f"{name}: its ladder goes on after {rung!r}; 'halt' has to be the last rung")
+
+
+def _validate_ladder(who: str, ladder: Any) -> None:
+    if not isinstance(ladder, (list, tuple)) or not all(isinstance(rung, str) for rung in ladder):
+        raise PolicyError(f"{who} is {ladder!r}; it has to be a list of rungs such as ['skip', 'halt']")
+
+
+def _validate_number(who: str, name: str, value: Any, default: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise PolicyError(f"{who}: {name} is {value!r}; it has to be a number like its default {default!r}")
+    if not isfinite(value):
+        raise PolicyError(f"{who}: {name} is {value!r}; it has to be a finite number")
+    if isinstance(default, int) and not isinstance(value, int):
+        raise PolicyError(f"{who}: {name} is {value!r}; it has to be a whole number like its default {default!r}")
 
 
 def _require_known(who: str, kind: str, name: str, known: Sequence[str]) -> None:
@@ -250,9 +282,8 @@ def _require_known(who: str, kind: str, name: str, known: Sequence[str]) -> None
         raise PolicyError(f"{who} has no {kind} {name!r}; it has {', '.join(known) or 'none'}")
 
 
-def _overlay(plan: Plan, entry: Mapping[str, Any]) -> Plan:
+def _overlay(name: str, plan: Plan, entry: Mapping[str, Any]) -> Plan:
     ladder = entry.get("ladder", plan.ladder)
-    if isinstance(ladder, str) or not all(isinstance(rung, str) for rung in ladder):
-        raise PolicyError(f"policy: ladder is {ladder!r}; it has to be a list of rungs such as ['skip', 'halt']")
-    settings = {name: value for name, value in entry.items() if name not in ("ladder", "enabled")}
+    _validate_ladder(f"{name}: its ladder", ladder)
+    settings = {key: value for key, value in entry.items() if key not in ("ladder", "enabled")}
     return replace(plan, ladder=tuple(ladder), settings={**plan.settings, **settings})

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from trimtab.detectors import detect
 from trimtab.history import History
 from trimtab.journal import RunLog, to_fields, to_json
 from trimtab.policy import LEDGER_CAPACITY, Policy, decide
-from trimtab.types import Decision
+from trimtab.types import Action, Decision, Measurement, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +50,49 @@ def replay_run(log: RunLog, policy: Policy | None = None) -> list[Comparison]:
 
 
 def _decide_again(log: RunLog, policy: Policy) -> Iterator[Decision]:
-    histories = {"step": History(log.manifest["groups"]), "review": History()}
-    ledger: deque[Decision] = deque(maxlen=LEDGER_CAPACITY)
     resumed_at = {event["step"] for event in log.events if event["event"] == "resumed"}
-    records = log.records
-    last_step = 0
+    decided = deque(log.decided)
+    settled: list[Record] = []
+    memory = _Memory(log.manifest["groups"])
     for measurement in log.measurements:
-        if measurement.step < last_step + (measurement.clock == "step"):
-            kept = measurement.step - 1 if measurement.step - 1 in resumed_at else 0
-            for history in histories.values():
-                history.rewind(kept)
-            ledger = deque((each for each in ledger if each.step <= kept), maxlen=LEDGER_CAPACITY)
-        last_step = measurement.step
-        history = histories[measurement.clock]
-        history.append(measurement)
+        step, clock = measurement.step, measurement.clock
+        if settled and step < settled[-1].measurement.step + (clock == "step"):
+            kept = step - 1 if step - 1 in resumed_at else 0
+            settled = [each for each in settled if each.measurement.step <= kept]
+            memory = _Memory(log.manifest["groups"])
+            for each in settled:
+                memory.append(each.measurement)
+                memory.settle(each)
+        history = memory.append(measurement)
         findings = detect(history, policy.settings)
-        decision = decide(findings, ledger, policy, step=measurement.step, clock=measurement.clock)
-        verdict, restored = decision.verdict, None
-        was_decided, action = records.get((measurement.step, measurement.clock), (None, None))
-        if action is not None and was_decided is not None and was_decided.verdict == verdict:
-            verdict, restored = action.verdict, action.restored_step
-        history.close(verdict == "proceed")
-        if restored is not None:
-            histories["step"].abandon(restored)
+        decision = decide(findings, memory.ledger, policy, step=step, clock=clock)
+        action = Action(step, decision.verdict)
+        if decided and (decided[0][0].step, decided[0][0].clock) == (step, clock):
+            was_decided, was_done = decided.popleft()
+            action = was_done if was_decided.verdict == decision.verdict else action
+        settled.append(Record(measurement, decision, action))
+        memory.settle(settled[-1])
         if decision.findings:
-            ledger.append(decision)
             yield decision
+
+
+class _Memory:
+    """What a supervisor remembers for its judgement: both histories and the ledger."""
+
+    def __init__(self, groups: Sequence[str]) -> None:
+        self.histories = {"step": History(groups), "review": History()}
+        self.ledger: deque[Decision] = deque(maxlen=LEDGER_CAPACITY)
+
+    def append(self, measurement: Measurement) -> History:
+        """Add a row, and give the history to judge it by."""
+        history = self.histories[measurement.clock]
+        history.append(measurement)
+        return history
+
+    def settle(self, record: Record) -> None:
+        """Remember what became of the newest row."""
+        self.histories[record.measurement.clock].close(record.action.verdict == "proceed")
+        if record.action.restored_step is not None:
+            self.histories["step"].abandon(record.action.restored_step)
+        if record.decision.findings:
+            self.ledger.append(record.decision)

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
 
+RESERVED = {"step", "clock"}
+"""Names that a line of the journal has for itself."""
+
 logger = logging.getLogger("trimtab")
 
 
@@ -44,7 +47,7 @@ class Supervisor:
         model: the model that is trained.
         optimizer: the optimizer that updates it; any that leaves parameters without a gradient alone.
         *partners: whatever else a rollback restores, such as a scheduler or an average of the weights; each needs
-            `state_dict` and `load_state_dict`.
+            `state_dict` and `load_state_dict`; None is passed over.
         clip_norm: gradients are clipped to this total norm, exactly as `torch.nn.utils.clip_grad_norm_` does; None
             for no clipping.
         groups: the parameter groups to measure by: names of modules or parameters, or group name to such names.
@@ -75,7 +78,7 @@ class Supervisor:
         self,
         model: nn.Module,
         optimizer: Optimizer,
-        *partners: Partner,
+        *partners: Partner | None,
         clip_norm: float | None = None,
         groups: Grouping | None = None,
         scaler: GradScaler | None = None,
@@ -90,7 +93,7 @@ class Supervisor:
         self._is_off = os.environ.get("TRIMTAB") == "off"
         self._strict = os.environ.get("TRIMTAB") == "strict" if strict is None else strict
         self.policy = Policy.default() if policy is None else policy
-        _validate(self.policy, clip_norm, partners)
+        _validate(self.policy, clip_norm, log_every, partners)
         self.step = 0
         self._log_every = log_every
         self._compute_loss = compute_loss
@@ -98,12 +101,14 @@ class Supervisor:
         self.history = History(self._subject.groups)
         self.reviews = History()
         self.ledger: deque[Decision] = deque(maxlen=LEDGER_CAPACITY)
-        restored = (*partners, scaler) if scaler is not None and scaler.is_enabled() else partners
+        scales = scaler if scaler is not None and scaler.is_enabled() else None
+        restored = [partner for partner in (*partners, scales) if partner is not None]
         buffers = BufferCopies(model)
-        snapshots = Snapshots(optimizer, buffers.list_live, restored, data, self.policy.probation)
+        snapshots = Snapshots(optimizer, buffers, restored, data, self.policy.probation)
         self._controls = Controls(model, optimizer, scaler, snapshots, buffers, clip_norm)
         self._clock = _Clock()
         self._num_faults = 0
+        self._unshared: Exception | None = None
         self._begin_anew()
         self._journal: Journal | None = None
         self._hooks: list[RemovableHandle] = []
@@ -141,8 +146,8 @@ class Supervisor:
         """
         moment = Moment(
             self._subject,
-            loss=None if loss is None else as_number("loss", loss),
-            grad_norm=None if grad_norm is None else as_number("grad_norm", grad_norm),
+            loss=None if loss is None else as_number("check", "loss", loss),
+            grad_norm=None if grad_norm is None else as_number("check", "grad_norm", grad_norm),
         )
         if self._is_off:
             self._clip_only()
@@ -153,7 +158,7 @@ class Supervisor:
             decision = self._check(moment, batch)
         except Exception as fault:
             self._survive(fault)
-            self._clip_only()
+            self._pass_over()
             decision = Decision(self.step)
         self._clock.stop()
         return self._conclude(decision)
@@ -171,7 +176,11 @@ class Supervisor:
             InputError: if a metric is not one number.
             Halted: if the run has to end.
         """
-        values = {name: float(as_number(name, value)) for name, value in metrics.items()}
+        for name in RESERVED & metrics.keys():
+            raise InputError(
+                f"review: a metric cannot be called {name!r}, which is the journal's own; choose another name"
+            )
+        values = {name: float(as_number("review", name, value)) for name, value in metrics.items()}
         if self._is_off:
             return Decision(self.step, clock="review")
         try:
@@ -223,18 +232,29 @@ class Supervisor:
         self._finish("finished" if kind is None else f"failed: {kind.__name__}")
 
     def _check(self, moment: Moment, batch: Any) -> Decision:
-        subject, snapshots = self._subject, self._controls.snapshots
-        if self._is_new:
-            self._take_first_snapshot()
-        subject.refresh_if_changed()
-        self._unscale()
-        if self._is_clean:
-            moment.reference = snapshots.find_reference(subject.parameters, self.step - 2)
-        moment.seconds = self._clock.read()
-        decision = self._judge(probes.measure(self.step, moment), self.history, batch)
+        fault, self._unshared = self._unshared, None
+        try:
+            self._prepare(moment)
+        except Exception as error:
+            fault = error
+        measurement = probes.measure(self.step, moment, fault)
+        decision = self._judge(measurement, self.history, batch)
         if self._compute_loss is not None:
             self._rng = capture_rng()
         return decision
+
+    def _prepare(self, moment: Moment) -> None:
+        """Bring everything into the state that probes measure."""
+        subject, snapshots = self._subject, self._controls.snapshots
+        if self._is_new:
+            self._take_first_snapshot()
+        snapshots.complete()
+        subject.refresh_if_changed()
+        self._unscale()
+        moment.seconds = self._clock.read()
+        moment.is_ratio_due = self._is_clean and self.step == self._snapshot_step + 2
+        if moment.is_ratio_due:
+            moment.reference = snapshots.find_reference(subject.parameters, self._snapshot_step)
 
     def _judge(self, measurement: Measurement, history: History, batch: Any = None) -> Decision:
         history.append(measurement)
@@ -254,8 +274,11 @@ class Supervisor:
         now = capture_rng()
         restore_rng(self._rng)
         try:
-            buffers = [buffer for _, buffer in self._controls.buffers.list_live()]
-            return tell_rerun(loss, rerun_loss(self._subject.model, self._compute_loss, batch, buffers))
+            with self._controls.buffers.keep_live():
+                return tell_rerun(loss, rerun_loss(self._subject.model, self._compute_loss, batch))
+        except Exception as fault:
+            self._survive(fault)
+            return ""
         finally:
             restore_rng(now)
 
@@ -296,10 +319,21 @@ class Supervisor:
             self._unscale()
             torch.nn.utils.clip_grad_norm_(self._subject.parameters, self._controls.clip_norm)
 
+    def _pass_over(self) -> None:
+        """Leave a step alone that could not be judged: clip it, and see that the next can be."""
+        self._is_clean = False
+        self._controls.snapshots.doubt()
+        self._clip_only()
+        try:
+            self._controls.buffers.update()
+        except Exception as fault:
+            self._survive(fault)
+
     def _begin_anew(self) -> None:
         """Trust the state as it is from here on: it was loaded, or the run begins with it."""
         controls = self._controls
-        self._is_new, self._is_clean = True, False
+        self._is_new, self._is_clean, self._snapshot_step = True, False, -1
+        self._unshared = None
         controls.snapshots.forget()
         controls.buffers.begin()
         self._rng = capture_rng()
@@ -317,9 +351,9 @@ class Supervisor:
         if self._subject.mark_parameters() != self._marks:
             buffers.begin()
         snapshot = snapshots.take(self.step - 1)
+        snapshots.complete()
         snapshot.data = self._first_data
-        for name, copy in buffers.list_copies().items():
-            snapshot.copies["buffer", name].copy_(copy)
+        snapshot.copies.update({("buffer", name): copy.clone() for name, copy in buffers.list_copies().items()})
         snapshots.trust()
 
     def _before_step(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -342,9 +376,11 @@ class Supervisor:
             if self._controls.uncooled:
                 actions.restore_rates(self._controls)
             if self._is_clean and self.step % self.policy.snapshot_every == 0:
+                self._snapshot_step = self.step
                 self._controls.buffers.rescan()
                 self._controls.snapshots.take(self.step)
         except Exception as fault:
+            self._unshared = fault if probes.is_distributed() else None
             self._survive(fault)
         self._clock.stop()
 
@@ -411,11 +447,13 @@ def is_first_rank() -> bool:
     return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0)
 
 
-def _validate(policy: Policy, clip_norm: float | None, partners: tuple[Partner, ...]) -> None:
+def _validate(policy: Policy, clip_norm: float | None, log_every: int, partners: tuple[Partner | None, ...]) -> None:
     if not isinstance(policy, Policy):
         raise InputError(f"supervisor: policy is {policy!r}; it has to be a Policy, such as Policy.from_toml(path)")
-    if clip_norm is not None and not clip_norm > 0:
+    if clip_norm is not None and (not isinstance(clip_norm, (int, float)) or not clip_norm > 0):
         raise InputError(f"supervisor: clip_norm is {clip_norm!r}; it has to be above 0, or None for no clipping")
+    if log_every < 1:
+        raise InputError(f"supervisor: log_every is {log_every!r}; it has to be above 0")
     if any(isinstance(partner, torch.amp.GradScaler) for partner in partners):
         raise InputError("supervisor: a GradScaler was given as a partner; pass it as scaler=")
 

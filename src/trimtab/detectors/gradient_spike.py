@@ -18,6 +18,10 @@ MARGIN = 4.0
 """A gradient norm below 4 times the largest of the window is never a spike: healthy recurrent networks reached 3.5
 times, which clipping is for."""
 
+CEILING = 100.0
+"""No spread raises the limit above 100 times the largest of the window. A step down within the window has a huge
+spread, which must not let everything pass."""
+
 FIRST_SAMPLES = 4
 """Below this even the order of magnitude is unknown."""
 
@@ -49,7 +53,8 @@ def find_gradient_spike(
     seen = history.statistics("grad_norm", window)
     if not isinstance(norm, float) or not isfinite(norm) or seen.num < FIRST_SAMPLES:
         return
-    limit = seen.limit_above(sigmas, FACTOR, MARGIN if seen.num >= warmup else coarse)
+    margin = MARGIN if seen.num >= min(warmup, window) else coarse
+    limit = seen.limit_above(sigmas, FACTOR, margin, ceiling=CEILING)
     if not norm <= limit:
         groups = rank_groups(history, window)
         message = f"grad_norm {norm:.4g} is above its limit {limit:.4g} (level {seen.level:.4g} over {seen.num} steps)"

@@ -31,7 +31,8 @@ def find_nonfinite(history: History, *, overflows: int = 4) -> Iterator[Breach]:
             at each, so 4 in a row undo 16 times the scale that last worked.
     Default response:
         Skip the update; from a second step in a row on roll back once, then skip until it is over, then halt.
-        Where weights are not finite, roll back at once and repair what no snapshot can restore.
+        Where weights are not finite, roll back at once and repair what no snapshot can restore. A review is recorded
+        only: there is no update at hand to skip.
     """
     for metric, value in history.newest.values.items():
         if isinstance(value, float):

@@ -46,7 +46,7 @@ class Probe:
 
 
 class ProbeError(TrimtabError):
-    """A probe failed on another rank, so no rank judges the step."""
+    """Trimtab failed on another rank, so no rank judges the step."""
 
 
 probes: Registry[Probe] = Registry("probe")
@@ -81,7 +81,7 @@ def list_group_metrics() -> list[str]:
 
 
 @torch.no_grad()
-def measure(step: int, moment: Moment) -> Measurement:
+def measure(step: int, moment: Moment, fault: Exception | None = None) -> Measurement:
     """Ask every probe, with one transfer from the device to the host; metrics of one number come first.
 
     In a distributed run the numbers are averaged over all ranks by one all-reduce, which every rank joins even if
@@ -90,18 +90,19 @@ def measure(step: int, moment: Moment) -> Measurement:
     Args:
         step: the step the measurement belongs to.
         moment: what is there to look at.
+        fault: what has failed on this rank already, if anything: it is raised once the other ranks know.
 
     Raises:
-        ProbeError: if a probe failed on another rank.
+        ProbeError: if something failed on another rank.
     """
     looks = [_look(each, moment) for each in probes.values()]
     device = moment.subject.device
     flat = torch.cat([numbers.detach().reshape(-1).to(device) for _, numbers, _ in looks])
-    faults = [fault for _, _, fault in looks if fault is not None]
+    faults = [each for each in (fault, *(failed for _, _, failed in looks)) if each is not None]
     if is_distributed():
         flat, num_faulty = _average_over_ranks(flat, bool(faults))
         if num_faulty and not faults:
-            faults = [ProbeError(f"a probe failed on {num_faulty} other ranks")]
+            faults = [ProbeError(f"Trimtab failed on {num_faulty} other ranks")]
     if faults:
         raise faults[0]
     host = flat.to("cpu").numpy()

@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ComputeLoss: TypeAlias = Callable[[nn.Module, Any], Tensor | Mapping[str, Tensor]]
 """`compute_loss(model, batch)`: the loss, 0-d, or several losses by name whose sum is the loss."""
 
 
-@contextmanager
-def keep_buffers(buffers: Iterable[Tensor]) -> Iterator[None]:
-    """Set buffers back, in place, to what they are now."""
-    kept = [(buffer, buffer.clone()) for buffer in buffers]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, copy in kept:
-                buffer.copy_(copy)
-
-
-def rerun_loss(model: nn.Module, compute_loss: ComputeLoss, batch: Any, buffers: Iterable[Tensor]) -> float:
-    """The loss of a batch, computed once more without gradients; the buffers it changes are set back.
+@torch.no_grad()
+def rerun_loss(model: nn.Module, compute_loss: ComputeLoss, batch: Any) -> float:
+    """The loss of a batch, computed once more without gradients.
 
     Args:
-        model: the model, in the mode it is in.
+        model: the model, in the mode it is in; setting back its buffers is the caller's business.
         compute_loss: gives the loss of a batch.
         batch: the batch.
-        buffers: the buffers to set back.
     """
-    with torch.no_grad(), keep_buffers(buffers):
-        loss = compute_loss(model, batch)
-        return float(sum(loss.values()) if isinstance(loss, Mapping) else loss)
+    loss = compute_loss(model, batch)
+    return float(sum(loss.values()) if isinstance(loss, Mapping) else loss)
 
 
 def tell_rerun(before: float, after: float) -> str:

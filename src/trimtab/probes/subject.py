@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,7 +108,8 @@ class Subject:
         ]
         if len(there) == len(gradients):
             return there, torch.empty(0, dtype=torch.int64)
-        return there, torch.tensor([index for index, gradient in enumerate(gradients) if gradient is not None])
+        positions = [index for index, gradient in enumerate(gradients) if gradient is not None]
+        return there, torch.tensor(positions, dtype=torch.int64)
 
     def norms_by_group(self, norms: NDArray[Any]) -> tuple[float, ...]:
         """The Euclidean norm of each group from those of its parameters; shape (parameters,), as float32."""
@@ -128,6 +130,9 @@ class Moment:
     grad_norm: Tensor | None = None
     """The total gradient norm, 0-d, where the loop has measured it already."""
 
+    is_ratio_due: bool = False
+    """True if the update before this step is one to measure, on every rank."""
+
     reference: list[Tensor] | None = None
     """The parameters as they were exactly one update ago, where a copy of them is at hand; in the subject's order."""
 
@@ -135,19 +140,24 @@ class Moment:
     """Seconds since the step before, and those of them the supervisor took; None at the first step."""
 
 
-def as_number(name: str, value: Tensor | float) -> Tensor:
+def as_number(who: str, name: str, value: Tensor | float) -> Tensor:
     """A number as a 0-d tensor without its graph.
+
+    Args:
+        who: the function it was handed to, for the message.
+        name: what it is.
+        value: the number.
 
     Raises:
         InputError: if it is not one number.
     """
     number = value.detach() if isinstance(value, Tensor) else value
-    if isinstance(number, (int, float)):
+    if isinstance(number, Real):
         number = torch.tensor(float(number))
     if not isinstance(number, Tensor):
-        raise InputError(f"check: {name} is a {type(value).__name__!r}; it has to be one number, such as a 0-d tensor")
+        raise InputError(f"{who}: {name} is a {type(value).__name__!r}; it has to be one number, such as a 0-d tensor")
     if number.ndim != 0:
-        raise InputError(f"check: {name} has shape {tuple(number.shape)}; it has to be 0-d, such as {name}.mean()")
+        raise InputError(f"{who}: {name} has shape {tuple(number.shape)}; it has to be 0-d, such as {name}.mean()")
     return number
 
 
@@ -171,7 +181,8 @@ def assign_groups(model: nn.Module) -> dict[str, str]:
     be one group is split by parameter.
     """
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    members = _open_module("", model, sum(sizes.values()))
+    opened = _open_module("", model, sum(sizes.values()))
+    members = {name: opened[name] for name in sizes}
     if len(set(members.values())) < 2:
         members = {name: name for name in sizes}
     groups = list(dict.fromkeys(members.values()))
@@ -207,6 +218,11 @@ def name_groups(model: nn.Module, grouping: Grouping) -> dict[str, str]:
     Raises:
         InputError: if a name matches no parameter.
     """
+    if isinstance(grouping, str):
+        raise InputError(
+            f"groups: {grouping!r} is text; it has to be a list of names, such as [{grouping!r}], "
+            "or a table of such lists"
+        )
     table = grouping if isinstance(grouping, Mapping) else {name: [name] for name in grouping}
     parameters = [name for name, _ in model.named_parameters()]
     members: dict[str, str] = {}

@@ -10,8 +10,8 @@ from trimtab.probes.subject import Moment, stack_norms
 
 
 def count_norms(moment: Moment) -> int:
-    """Two norms per parameter where there is something to compare with."""
-    return 0 if moment.reference is None else 2 * len(moment.subject.parameters)
+    """Two norms per parameter where the update is one to measure."""
+    return 2 * len(moment.subject.parameters) if moment.is_ratio_due else 0
 
 
 @probe("update_ratio", size=count_norms, per_group=("update_ratio",))
@@ -22,7 +22,7 @@ def measure_update_ratio(moment: Moment) -> Reading:
     """
     subject = moment.subject
     if moment.reference is None:
-        yield torch.empty(0)
+        yield torch.full((count_norms(moment),), torch.nan)
         return {}
     moved = torch._foreach_sub(subject.parameters, list(moment.reference))
     both = (*moved, *subject.parameters)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +32,14 @@ class _Kept:
     @property
     def live(self) -> Tensor | None:
         return self.module._buffers.get(self.key)
+
+    def write(self, value: Tensor) -> None:
+        """Set the buffer to a value, in place where it still has its shape."""
+        live = self.live
+        if live is not None and _fit(value, live):
+            live.copy_(value)
+        elif live is not None:
+            self.module._buffers[self.key] = value.to(live.device, copy=True)
 
     @property
     def has_changed(self) -> bool:
@@ -81,10 +91,17 @@ class BufferCopies:
         if self._num_updates == WATCHED_STEPS:
             for kept in self._watched.values():
                 kept.copy = None
-        pairs = [(kept.copy, kept.live) for kept in self._mutable.values()]
-        ready = [(copy, live) for copy, live in pairs if copy is not None and live is not None]
-        if ready:
-            torch._foreach_copy_([copy for copy, _ in ready], [live for _, live in ready])
+        copies, lives = [], []
+        for kept in self._mutable.values():
+            live = kept.live
+            if live is None or kept.copy is None:
+                continue
+            if not _fit(kept.copy, live):
+                kept.copy = torch.empty_like(live)
+            copies.append(kept.copy)
+            lives.append(live)
+        if copies:
+            torch._foreach_copy_(copies, lives)
 
     def rescan(self) -> None:
         """Find the buffers that have begun to change, and keep copies of them from now on."""
@@ -95,8 +112,26 @@ class BufferCopies:
         """Set every buffer that may have changed back to its copy, in place."""
         changed = [*self._mutable.values(), *(kept for kept in self._watched.values() if kept.has_changed)]
         for kept in changed:
-            if kept.copy is not None and (live := kept.live) is not None:
-                live.copy_(kept.copy)
+            if kept.copy is not None:
+                kept.write(kept.copy)
+
+    def write(self, name: str, value: Tensor) -> None:
+        """Set a buffer to a value, in place where it still has its shape; a buffer that is gone stays so."""
+        kept = self._mutable.get(name) or self._watched.get(name)
+        if kept is not None:
+            kept.write(value)
+
+    @contextmanager
+    def keep_live(self) -> Iterator[None]:
+        """Set all buffers back to what they are now, tensor for tensor, at the end of a `with` block."""
+        both = [(kept, kept.live) for kept in (*self._mutable.values(), *self._watched.values())]
+        saved = [(kept, live, live.clone()) for kept, live in both if live is not None]
+        try:
+            yield
+        finally:
+            for kept, live, value in saved:
+                kept.module._buffers[kept.key] = live
+                live.copy_(value)
 
     def list_live(self) -> list[tuple[str, Tensor]]:
         """The buffers a snapshot has to hold: all of them at first, the mutable ones later."""
@@ -124,6 +159,10 @@ class BufferCopies:
                 f"({live.nbytes:,} bytes); a skipped step cannot put it back",
                 stacklevel=2,
             )
+
+
+def _fit(copy: Tensor, live: Tensor) -> bool:
+    return copy.shape == live.shape and copy.dtype == live.dtype
 
 
 def _mark(tensor: Tensor) -> tuple[int, int]:

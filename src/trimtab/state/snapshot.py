@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import InputError, TrimtabError
+from trimtab.state.buffers import BufferCopies
 from trimtab.state.rng import capture_rng, restore_rng
 
 
@@ -51,7 +52,7 @@ class Snapshot:
     """The optimizer's parameter-group options, such as the learning rate."""
 
     partners: list[Any] = field(default_factory=list)
-    """The states of the partners."""
+    """The states of the partners, in their order; None for one that is not captured yet."""
 
     data: tuple[Any, dict[str, Any]] | None = None
     """The data position and the random number generators, rewound together or not at all."""
@@ -65,8 +66,11 @@ class Snapshots:
 
     Args:
         optimizer: the optimizer whose parameters and state are kept.
-        list_buffers: gives the name and tensor of every buffer to keep.
-        partners: what else to keep and restore.
+        buffers: the model's buffers.
+        partners: what else to keep and restore. One with a `step` method, such as a scheduler, is captured right
+            after the update, before the loop steps it, since the loop steps it after a rollback too; any other, such
+            as an average of the weights that asks `decision.proceed`, is captured when the loop is through with the
+            step, at the next check.
         data: the data position, if it can be rewound; random numbers are rewound with it or not at all.
         probation: steps without an acting finding that prove a snapshot.
 
@@ -77,7 +81,7 @@ class Snapshots:
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        list_buffers: Callable[[], list[tuple[str, Tensor]]],
+        buffers: BufferCopies,
         partners: Sequence[Partner] = (),
         data: Partner | None = None,
         probation: int = 2,
@@ -89,7 +93,7 @@ class Snapshots:
                     "load_state_dict; leave it out, or give it both"
                 )
         self._optimizer = optimizer
-        self._list_buffers = list_buffers
+        self._buffers = buffers
         self._partners = partners
         self._data = data
         self._probation = probation
@@ -105,18 +109,24 @@ class Snapshots:
             step: the step whose update has just been made.
         """
         snapshot = self.candidate or self._spare or Snapshot()
-        self._spare = None
+        self.candidate = self._spare = None
         snapshot.step, snapshot.num_clean = step, 0
         self._copy_tensors(snapshot)
         snapshot.options = [_copy_options(group) for group in self._optimizer.param_groups]
-        snapshot.partners = [copy.deepcopy(partner.state_dict()) for partner in self._partners]
+        snapshot.partners = [_capture(each) if hasattr(each, "step") else None for each in self._partners]
         snapshot.data = self.capture_data()
         self.candidate = snapshot
         return snapshot
 
+    def complete(self) -> None:
+        """Capture the partners that the loop was not through with when the candidate was taken."""
+        if self.candidate is not None and None in self.candidate.partners:
+            pairs = zip(self._partners, self.candidate.partners, strict=True)
+            self.candidate.partners = [_capture(each) if state is None else state for each, state in pairs]
+
     def capture_data(self) -> tuple[Any, dict[str, Any]] | None:
         """The data position and the random number generators, or None where the data cannot be rewound."""
-        return None if self._data is None else (copy.deepcopy(self._data.state_dict()), capture_rng())
+        return None if self._data is None else (_capture(self._data), capture_rng())
 
     def find_reference(self, parameters: Sequence[Tensor], step: int) -> list[Tensor] | None:
         """The copies of parameters as they were after the update of a step, or None where there are none.
@@ -172,6 +182,9 @@ class Snapshots:
         targets = self._match(snapshot, live)
         for target, source in targets:
             target.copy_(source)
+        for key, source in snapshot.copies.items():
+            if key[0] == "buffer":
+                self._buffers.write(key[1], source)
         self._restore_optimizer_state(snapshot, live)
         for group, options in zip(self._optimizer.param_groups, snapshot.options, strict=True):
             _restore_options(group, options)
@@ -191,7 +204,7 @@ class Snapshots:
         for group in self._optimizer.param_groups:
             for parameter in group["params"]:
                 yield ("parameter", parameter), parameter
-        for name, buffer in self._list_buffers():
+        for name, buffer in self._buffers.list_live():
             yield ("buffer", name), buffer
         for parameter, state in self._optimizer.state.items():
             for name, value in state.items():
@@ -215,7 +228,7 @@ class Snapshots:
         }
 
     def _match(self, snapshot: Snapshot, live: dict[Any, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """The pairs to copy, validated: every parameter and buffer is there in its old shape and dtype.
+        """The pairs to copy, validated: every parameter is there in its old shape and dtype.
 
         Optimizer tensors of another shape are dropped from `live`, since they are to be made anew.
         """
@@ -225,8 +238,10 @@ class Snapshots:
         for key, source in snapshot.copies.items():
             target = live.get(key)
             fits = target is not None and target.shape == source.shape and target.dtype == source.dtype
-            if not fits and key[0] != "state":
-                raise SnapshotError(f"{key[0]} {key[1] if key[0] == 'buffer' else tuple(source.shape)} has changed")
+            if not fits and key[0] == "parameter":
+                raise SnapshotError(f"a parameter of shape {tuple(source.shape)} has changed")
+            if key[0] == "buffer":
+                continue
             if fits and target is not None:
                 pairs.append((target, source))
             elif target is not None:
@@ -249,6 +264,10 @@ class Snapshots:
             if key[0] == "state" and key not in live:
                 _, parameter, name = key
                 self._optimizer.state[parameter][name] = source.to(snapshot.devices[key], copy=True)
+
+
+def _capture(partner: Partner) -> Any:
+    return copy.deepcopy(partner.state_dict())
 
 
 def _allocate_like(tensor: Tensor) -> Tensor:
