@@ -65,6 +65,8 @@ def act(decision: Decision, controls: Controls, measurement: Measurement, note: 
         What was done. A rollback without a snapshot that fits becomes a skip.
     """
     verdict, restored = decision.verdict, None
+    if verdict not in ("proceed", "clip"):
+        drop_gradients(controls)
     if verdict == "rollback":
         try:
             restored = controls.snapshots.restore()
@@ -73,8 +75,6 @@ def act(decision: Decision, controls: Controls, measurement: Measurement, note: 
     changes: list[Change] = []
     if verdict in ("proceed", "clip"):
         changes += clip_gradients(decision, controls, measurement.values.get("grad_norm", nan))
-    else:
-        drop_gradients(controls)
     if verdict in ("skip", "halt"):
         controls.buffers.put_back()
     if verdict == "rollback":

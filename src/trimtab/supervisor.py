@@ -244,15 +244,15 @@ class Supervisor:
         return decision
 
     def _prepare(self, moment: Moment) -> None:
-        """Bring everything into the state that probes measure."""
+        """Bring everything into the state that probes measure; first what decides how much they measure."""
         subject, snapshots = self._subject, self._controls.snapshots
+        moment.seconds = self._clock.read()
+        moment.is_ratio_due = self._is_clean and self.step == self._snapshot_step + 2
+        subject.refresh_if_changed()
+        self._unscale()
         if self._is_new:
             self._take_first_snapshot()
         snapshots.complete()
-        subject.refresh_if_changed()
-        self._unscale()
-        moment.seconds = self._clock.read()
-        moment.is_ratio_due = self._is_clean and self.step == self._snapshot_step + 2
         if moment.is_ratio_due:
             moment.reference = snapshots.find_reference(subject.parameters, self._snapshot_step)
 

@@ -102,7 +102,7 @@ def measure(step: int, moment: Moment, fault: Exception | None = None) -> Measur
     if is_distributed():
         flat, num_faulty = _average_over_ranks(flat, bool(faults))
         if num_faulty and not faults:
-            faults = [ProbeError(f"Trimtab failed on {num_faulty} other ranks")]
+            faults = [ProbeError(f"Trimtab failed on {num_faulty} other rank{'s' * (num_faulty > 1)}")]
     if faults:
         raise faults[0]
     host = flat.to("cpu").numpy()

@@ -1,0 +1,212 @@
+"""One rank of a distributed run: `python -m tests.laws.ranks FOLDER RANK SCENARIO …` writes what became of it there."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from tests.laws.training import Training, capture_optimizer, capture_weights, make_training
+from trimtab.probes import Reading, probe, probes
+from trimtab.probes.subject import Moment
+
+NUM_RANKS = 2
+
+NUM_STEPS = 24
+
+BAD_STEP = 20
+
+SECONDS = 20
+"""How long a rank waits for another before it gives up: a hang is a failure, not a wait for ever."""
+
+
+def make_run(**fields: Any) -> Training:
+    """A run whose ranks have data and random numbers of their own."""
+    training = make_training("adamw", **fields)
+    training.model = DistributedDataParallel(training.model)
+    training.batches.seed = 1000 * distributed.get_rank()
+    torch.manual_seed(distributed.get_rank())
+    return training
+
+
+def on_last_rank(training: Training, step: int = BAD_STEP) -> bool:
+    """True on the last rank at a step."""
+    return training.batches.position == step and distributed.get_rank() == NUM_RANKS - 1
+
+
+def run_healthy(_: Path) -> Training:
+    """Nothing happens, and nobody looks."""
+    return make_run().run(NUM_STEPS)
+
+
+def run_left_out(_: Path) -> Training:
+    """One step is left out on all ranks, and nobody looks."""
+
+    def leave_out(training: Training) -> None:
+        if training.batches.position == BAD_STEP:
+            training.optimizer.zero_grad()
+
+    return make_run(after_backward=leave_out).run(NUM_STEPS)
+
+
+def run_clipped(_: Path) -> Training:
+    """Gradients are clipped by PyTorch."""
+    return make_run(clip_norm=0.5).run(NUM_STEPS)
+
+
+def run_watched(folder: Path) -> Training:
+    """A supervisor looks on and clips."""
+    return make_run(clip_norm=0.5).supervise(run=folder / "watched", strict=True).run(NUM_STEPS)
+
+
+def run_nan(folder: Path) -> Training:
+    """The last rank has a NaN batch."""
+
+    def distort(training: Training, _: int, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return inputs * math.nan if on_last_rank(training) else inputs, targets
+
+    return make_run(distort=distort).supervise(run=folder / "nan", strict=True).run(NUM_STEPS)
+
+
+def run_nan_loss(_: Path) -> Training:
+    """The last rank reports a NaN loss; its gradients are finite."""
+    training = make_run()
+    training.report = lambda loss: loss * math.nan if on_last_rank(training) else loss
+    return training.supervise(strict=True).run(NUM_STEPS)
+
+
+def run_spike(_: Path) -> Training:
+    """The last rank has a batch whose loss is far above the others."""
+
+    def distort(training: Training, _: int, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return inputs, targets * 100 if on_last_rank(training) else targets
+
+    return make_run(distort=distort).supervise(strict=True).run(NUM_STEPS)
+
+
+def run_ruined(_: Path) -> Training:
+    """The last rank's weights are ruined."""
+
+    def ruin(training: Training) -> None:
+        if on_last_rank(training) and "rollback" not in training.verdicts:
+            with torch.no_grad():
+                next(training.model.parameters()).fill_(math.nan)
+
+    training = make_run(after_update=ruin)
+    return training.supervise(data=training.batches, strict=True).run(NUM_STEPS)
+
+
+def run_faulty_probe(folder: Path) -> Training:
+    """A probe fails on the last rank."""
+
+    @probe("toy", size=lambda _: 1)
+    def fail_on_last_rank(_: Moment) -> Reading:
+        if distributed.get_rank() == NUM_RANKS - 1:
+            raise RuntimeError("a toy probe failed")
+        yield torch.ones(1)
+        return {}
+
+    try:
+        return make_run(clip_norm=0.5).supervise(run=folder / "faulty_probe", strict=False).run(NUM_STEPS)
+    finally:
+        del probes["toy"]
+
+
+class Fragile:
+    """A partner whose state cannot be taken on the last rank, at the given calls."""
+
+    def __init__(self, *bad_calls: int) -> None:
+        self._bad_calls = bad_calls
+        self._num_calls = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        self._num_calls += 1
+        if self._num_calls in self._bad_calls and distributed.get_rank() == NUM_RANKS - 1:
+            raise RuntimeError("a partner failed")
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        assert state == {}
+
+
+def run_faulty_snapshot(_: Path) -> Training:
+    """The last rank cannot take its third snapshot, that of step 16, and is ruined later on."""
+
+    def ruin(training: Training) -> None:
+        if on_last_rank(training) and "rollback" not in training.verdicts:
+            with torch.no_grad():
+                next(training.model.parameters()).fill_(math.nan)
+
+    training = make_run(after_update=ruin)
+    return training.supervise(Fragile(3), strict=False).run(NUM_STEPS)
+
+
+def run_faulty_start(_: Path) -> Training:
+    """The last rank cannot take its first snapshot."""
+    return make_run(clip_norm=0.5).supervise(Fragile(1), strict=False).run(NUM_STEPS)
+
+
+def run_faulty_rerun(_: Path) -> Training:
+    """The last rank has a NaN batch, and fails to compute its loss once more."""
+
+    def fail_on_last_rank(*_: object) -> Tensor:
+        if distributed.get_rank() == NUM_RANKS - 1:
+            raise RuntimeError("a toy loss failed")
+        return torch.zeros(())
+
+    def distort(training: Training, _: int, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return inputs * math.nan if on_last_rank(training) else inputs, targets
+
+    return make_run(distort=distort).supervise(compute_loss=fail_on_last_rank, strict=False).run(NUM_STEPS)
+
+
+SCENARIOS: Mapping[str, Callable[[Path], Training]] = {
+    "healthy": run_healthy,
+    "left-out": run_left_out,
+    "clipped": run_clipped,
+    "watched": run_watched,
+    "nan": run_nan,
+    "nan-loss": run_nan_loss,
+    "spike": run_spike,
+    "ruined": run_ruined,
+    "faulty-probe": run_faulty_probe,
+    "faulty-snapshot": run_faulty_snapshot,
+    "faulty-start": run_faulty_start,
+    "faulty-rerun": run_faulty_rerun,
+}
+
+
+def main(folder: Path, rank: int, *names: str) -> None:
+    """Take part in some scenarios, one after the other."""
+    distributed.init_process_group(
+        "gloo", f"file://{folder}/store", timedelta(seconds=SECONDS), world_size=NUM_RANKS, rank=rank
+    )
+    for name in names:
+        training = SCENARIOS[name](folder)
+        if training.supervisor is not None:
+            training.supervisor.finish()
+        result = {
+            "state": {**capture_weights(training), **capture_optimizer(training)},
+            "decisions": [asdict(decision) for decision in training.decisions],
+        }
+        (folder / f"{name}-{rank}.pickle").write_bytes(pickle.dumps(result))
+    (folder / f"rank-{rank}.done").touch()
+    while not all((folder / f"rank-{each}.done").exists() for each in range(NUM_RANKS)):
+        time.sleep(0.01)
+    sys.stdout.flush()
+    os._exit(0)  # an ordinary exit with a process group open, or just closed, aborts now and then in torch 2.13
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

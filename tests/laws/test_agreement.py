@@ -1,0 +1,108 @@
+"""Law 5: all ranks of a distributed run decide the same, whatever only one of them has seen."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from tests.laws.ranks import BAD_STEP, NUM_RANKS, NUM_STEPS, SECONDS
+from tests.laws.training import list_differences
+from trimtab.journal import read_run
+
+ROOT = Path(__file__).parent.parent.parent
+
+Result: TypeAlias = dict[str, Any]
+
+
+def launch(folder: Path, *names: str) -> None:
+    """Run scenarios on all ranks, each a process of its own."""
+    with ExitStack() as stack:
+        ranks = []
+        for rank in range(NUM_RANKS):
+            log = stack.enter_context((folder / f"rank-{rank}.log").open("wb"))
+            arguments = [sys.executable, "-W", "error", "-m", "tests.laws.ranks", str(folder), str(rank), *names]
+            ranks.append(subprocess.Popen(arguments, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT))
+            stack.callback(stop, ranks[-1])
+        codes = [rank.wait(timeout=3 * SECONDS) for rank in ranks]
+    assert codes == [0] * NUM_RANKS, "\n".join((folder / f"rank-{rank}.log").read_text() for rank in range(NUM_RANKS))
+
+
+def stop(rank: subprocess.Popen[bytes]) -> None:
+    """End a process that has not ended by itself."""
+    rank.kill()
+    rank.wait()
+
+
+def read_results(folder: Path, name: str) -> list[Result]:
+    """What became of a scenario on each rank."""
+    return [pickle.loads((folder / f"{name}-{rank}.pickle").read_bytes()) for rank in range(NUM_RANKS)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of all scenarios but those in which more than a probe fails; launched once, to save seconds."""
+    folder = tmp_path_factory.mktemp("ranks")
+    unsupervised = ["healthy", "left-out", "clipped"]
+    launch(folder, *unsupervised, "watched", "nan", "nan-loss", "spike", "ruined", "faulty-probe")
+    return folder
+
+
+def assert_agreed(results: list[Result]) -> None:
+    """Every rank has made the same decisions, with the same findings, and ended with the same weights."""
+    first, *others = results
+    for other in others:
+        assert repr(other["decisions"]) == repr(first["decisions"])  # as text, in which NaN equals NaN
+        assert list_differences(other["state"], first["state"]) == []
+
+
+def list_verdicts(result: Result) -> list[str]:
+    return [decision["verdict"] for decision in result["decisions"]]
+
+
+@pytest.mark.parametrize("name", ["nan", "nan-loss", "spike"])
+def test_bad_batch_on_one_rank_is_skipped_by_all(folder: Path, name: str) -> None:
+    """A batch that is bad on one rank is skipped by all, and the run equals one in which that step was left out."""
+    results = read_results(folder, name)
+    assert_agreed(results)
+    assert [step for step, verdict in enumerate(list_verdicts(results[0]), 1) if verdict != "proceed"] == [BAD_STEP]
+    assert results[0]["decisions"][BAD_STEP - 1]["verdict"] == "skip"
+    assert list_differences(results[0]["state"], read_results(folder, "left-out")[0]["state"]) == []
+
+
+def test_ruined_rank_is_rolled_back_with_all_others(folder: Path) -> None:
+    """Weights ruined on one rank roll all ranks back, and the run equals one never faulted."""
+    results = read_results(folder, "ruined")
+    assert_agreed(results)
+    assert list_verdicts(results[0]).count("rollback") == 1
+    assert list_differences(results[0]["state"], read_results(folder, "healthy")[0]["state"]) == []
+
+
+@pytest.mark.parametrize("name", ["watched", "faulty-probe"])
+def test_clipping_on_all_ranks_is_that_of_pytorch(folder: Path, name: str) -> None:
+    """Ranks clip as PyTorch does, bit for bit, even where a probe fails on one of them at every step."""
+    results = read_results(folder, name)
+    assert_agreed(results)
+    assert list_verdicts(results[0]) == ["proceed"] * NUM_STEPS
+    assert list_differences(results[0]["state"], read_results(folder, "clipped")[0]["state"]) == []
+
+
+def test_probe_that_fails_on_another_rank_is_recorded(folder: Path) -> None:
+    """The one rank that writes a run folder records the failure of another's probe, once."""
+    faults = [event for event in read_run(folder / "faulty_probe").events if event["event"] == "fault"]
+    assert len(faults) == 1
+    assert "Trimtab failed on 1 other rank" in faults[0]["trace"]
+
+
+def test_fault_of_ours_on_one_rank_does_not_part_them(tmp_path: Path) -> None:
+    """Where one rank cannot take a snapshot or rerun a batch, the ranks neither hang nor disagree."""
+    names = ["faulty-snapshot", "faulty-start", "faulty-rerun"]
+    launch(tmp_path, *names)
+    for name in names:
+        assert_agreed(read_results(tmp_path, name))
+    assert list_verdicts(read_results(tmp_path, "faulty-rerun")[0])[BAD_STEP - 1] == "skip"
