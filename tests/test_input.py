@@ -209,7 +209,8 @@ def test_optimizer_of_a_part_warns_at_the_users_line() -> None:
     (warning,) = caught
     assert warning.filename == __file__
     assert str(warning.message) == (
-        "supervisor: the optimizer leaves out 2 of the model's 4 trainable parameters, which will not be updated: "
+        "supervisor: the optimizer leaves out 2 of the model's 4 trainable parameters, which are neither "
+        "measured nor restored: "
         "1.weight, 1.bias"
     )
 
@@ -340,7 +341,10 @@ def test_state_of_other_groups_is_refused() -> None:
         supervisor.check(tensor(0.5))
         with nothing_changes(model, optimizer), pytest.raises(InputError) as caught:
             supervisor.load_state_dict(state)
-        assert str(caught.value) == "supervisor: the state is of a run with the groups 0, 1, 2; this one has 0, 1"
+        assert str(caught.value) == (
+            "supervisor: the state is of a run with the groups 0, 1, 2; this one has 0, 1; "
+            "build it with the same groups="
+        )
         assert (supervisor.step, len(supervisor.history)) == (1, 1)
 
 

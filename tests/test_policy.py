@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 from trimtab import Decision, Finding, Plan, Policy, PolicyError
 from trimtab.detectors import detectors
-from trimtab.policy import DEFAULT_LADDERS, decide
+from trimtab.policy import DEFAULT_LADDERS, LEDGER_CAPACITY, decide
 from trimtab.types import ADJUSTMENTS, VERDICTS, Clock, Response
 
 NAN_LOSS = Finding(
@@ -263,12 +263,13 @@ def policies(draw: st.DrawFn) -> Policy:
     plans = {}
     for name in draw(st.lists(st.sampled_from(sorted(detectors)), unique=True)):
         changed = {
-            setting: draw(st.integers(1, 99) if isinstance(default, int) else st.floats(0.1, 1e9))
+            setting: draw(st.integers(4, 99) if isinstance(default, int) else st.floats(0.1, 1e9))
             for setting, default in detectors[name].settings.items()
             if draw(st.booleans())
         }
         plans[name] = Plan(changed, draw(ladders))
-    counts = {name: draw(st.integers(1, 10**6)) for name in ("memory", "horizon", "max_skips")}
+    counts = {name: draw(st.integers(1, 10**6)) for name in ("memory", "max_skips")}
+    counts["horizon"] = draw(st.integers(1, LEDGER_CAPACITY))
     counts["snapshot_every"] = draw(st.integers(Policy().probation, 10**6))
     return Policy(plans, cool_factor=draw(st.floats(1e-6, 1.0)), **counts)
 

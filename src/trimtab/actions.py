@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import inf, isfinite, nan
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,9 @@ class Controls:
     buffers: BufferCopies
     """The buffers as they were at the end of the last check."""
 
+    report: Callable[[Exception], None]
+    """Called with what fails without keeping the rest of an action from being done."""
+
     clip_norm: float | None = None
     """The routine limit of the gradient norm."""
 
@@ -69,7 +72,7 @@ def act(decision: Decision, controls: Controls, measurement: Measurement, note: 
         drop_gradients(controls)
     if verdict == "rollback":
         try:
-            restored = controls.snapshots.restore()
+            restored = controls.snapshots.restore(controls.report)
         except SnapshotError as error:
             verdict, note = "skip", "; ".join(filter(None, [f"not rolled back: {error}", note]))
     changes: list[Change] = []
@@ -88,7 +91,7 @@ def act(decision: Decision, controls: Controls, measurement: Measurement, note: 
 
 
 def clip_gradients(decision: Decision, controls: Controls, grad_norm: Value) -> list[Change]:
-    """Scale all gradients down to the lower of the routine limit and the decision's, exactly as PyTorch does.
+    """Scale all gradients down to the lower of the routine limit and the decision's, as PyTorch does.
 
     Gradients that are not finite are left alone: `inf * 0` is NaN.
 
@@ -103,7 +106,7 @@ def clip_gradients(decision: Decision, controls: Controls, grad_norm: Value) -> 
     parameters = list(_list_parameters(controls))
     first = next((each.grad for each in parameters if each.grad is not None), torch.empty(0))
     dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
-    total = torch.tensor(grad_norm, dtype=dtype, device=first.device)
+    total = torch.full((), grad_norm, dtype=dtype, device=first.device)
     torch.nn.utils.clip_grads_with_norm_(parameters, limit, total)
     return [Change("grad_norm", min(grad_norm, routine), limit)] if asked and limit < routine else []
 
@@ -158,13 +161,13 @@ def cool_before_step(controls: Controls, step: int) -> None:
     if factor == 1.0:
         controls.adjustments = tuple(each for each in controls.adjustments if each.kind != "cool")
         return
+    rates = [group["lr"] for group in controls.optimizer.param_groups]
+    controls.uncooled[:] = [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]
+    for rate in {id(rate): rate for rate in rates if isinstance(rate, Tensor)}.values():  # groups may share one
+        rate.mul_(factor)
     for group in controls.optimizer.param_groups:
-        rate = group["lr"]
-        controls.uncooled.append(rate.clone() if isinstance(rate, Tensor) else rate)
-        if isinstance(rate, Tensor):
-            rate.mul_(factor)
-        else:
-            group["lr"] = rate * factor
+        if not isinstance(group["lr"], Tensor):
+            group["lr"] *= factor
 
 
 def restore_rates(controls: Controls) -> None:
@@ -215,6 +218,8 @@ def _list_repairable(controls: Controls) -> Iterable[tuple[str, Tensor, Tensor |
     """Every tensor an update changes: a name for a person, the tensor, and what to take its numbers from."""
     names = {id(parameter): name for name, parameter in controls.model.named_parameters()}
     for index, parameter in enumerate(_list_parameters(controls)):
+        if not parameter.requires_grad:
+            continue
         name = names.get(id(parameter), f"(other).{index}")
         yield name, parameter, controls.snapshots.find_copy(parameter)
         for key, value in controls.optimizer.state.get(parameter, {}).items():

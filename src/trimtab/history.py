@@ -122,24 +122,29 @@ class History:
         self.newest = measurement
         self._statistics.clear()
 
-    def close(self, accepted: bool) -> None:
-        """Say what became of the newest row: accepted rows are samples from now on."""
+    def close(self, accepted: bool) -> bool:
+        """Say what became of the newest row: accepted rows are samples from now on.
+
+        Returns:
+            True if the level is re-based: so many rejected rows in a row are the samples now.
+        """
         row = self._end - 1
         self._is_sample[row] = accepted
         self._statistics.clear()
         if accepted:
-            return
+            return False
         before = int(self._streaks[row - 1]) if row else 0
         values = self.newest.values.values()
         is_finite = all(math.isfinite(value) for value in values if isinstance(value, float))
         streak = before + is_finite
         if streak < REBASE_AFTER:
             self._streaks[row] = streak
-            return
+            return False
         accepted_before = np.flatnonzero(self._streaks[:row] == 0)
         first = int(accepted_before[-1]) + 1 if accepted_before.size else 0
         self._is_sample[: self._end] = False
         self._is_sample[first : self._end] = True
+        return True
 
     def abandon(self, after_step: int) -> None:
         """Leave out every row after a step, since a rollback abandoned what they measured."""

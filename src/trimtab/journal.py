@@ -53,6 +53,9 @@ FORMAT_VERSION = 1
 FLUSH_SECONDS = 0.5
 """The writer wakes this often, so that a kill loses less than the last second."""
 
+CHUNK = 1000
+"""Records formatted at a time; a disk that took none is tried with one."""
+
 MAX_WAITING = 20_000
 """Records kept in memory while the disk takes none; beyond, the oldest are lost and counted."""
 
@@ -102,11 +105,14 @@ class Journal:
     def flush(self) -> None:
         """Write everything taken so far. A disk that takes none is warned about once; nothing is raised."""
         with self._writing:
-            batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            try:
-                self._write_batch(batch)
-            except OSError as error:
-                self._keep_for_later(batch, error)
+            while self._waiting:
+                most = 1 if self._failure else CHUNK
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), most))]
+                try:
+                    self._write_batch(batch)
+                except OSError as error:
+                    self._keep_for_later(batch, error)
+                    return
 
     def close(self) -> None:
         """Write everything and close the files; the journal takes nothing more."""
@@ -114,8 +120,9 @@ class Journal:
             return
         self._closing.set()
         self.flush()
-        for file in self._files.values():
-            file.close()
+        with self._writing:
+            for file in self._files.values():
+                file.close()
         if self._waiting:
             logger.warning("the journal in %r lost its last %d records", str(self.folder), len(self._waiting))
 
@@ -136,13 +143,19 @@ class Journal:
             kept = read_manifest(self.folder)
             if kept["groups"] != list(self._groups) or kept["group_metrics"] != list(self._group_metrics):
                 raise InputError(f"run: {str(self.folder)!r} has other parameter groups; choose a new name")
+            if any(kept.get(name) != to_json(manifest.get(name)) for name in ("policy", "clip_norm")):
+                raise InputError(
+                    f"run: {str(self.folder)!r} was started with another policy or clip_norm; "
+                    "pass the same, or choose a new name"
+                )
         files = {name: _AppendedFile(self.folder / name) for name in (JOURNAL, GROUPS, EVENTS)}
         if not exists:
             write_aside(self.folder / MANIFEST, json.dumps(to_json(manifest), indent=1) + "\n")
-        width = row_dtype(self._groups, self._group_metrics).itemsize
-        files[GROUPS].cut_to(files[GROUPS].end // width * width)
         for name in (JOURNAL, EVENTS):
             files[name].cut_to((self.folder / name).read_bytes().rfind(b"\n") + 1)
+        num_steps = sum("clock" not in line for line in read_lines(self.folder / JOURNAL))
+        width = row_dtype(self._groups, self._group_metrics).itemsize
+        files[GROUPS].cut_to(min(files[GROUPS].end // width, num_steps) * width)
         return files
 
     def _write_batch(self, batch: Sequence[Record | Mapping[str, Any]]) -> None:
@@ -415,7 +428,10 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             if line.endswith("\n"):
-                yield json.loads(line)
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise RunFormatError(f"run: {str(path)!r} is damaged: a line of it is no JSON") from error
 
 
 def parse_decision(held: Mapping[str, Any]) -> Decision:

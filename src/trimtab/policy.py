@@ -11,6 +11,7 @@ from typing import Any
 
 from trimtab.detectors import detectors
 from trimtab.errors import PolicyError
+from trimtab.history import CAPACITY
 from trimtab.types import ADJUSTMENTS, VERDICTS, Clock, Decision, Finding, Response
 
 STATE_VERDICTS = VERDICTS[VERDICTS.index("rollback") :]
@@ -64,7 +65,7 @@ class Policy:
 
     snapshot_every: int = 8
     """Steps between snapshots. With `probation` it bounds what a rollback loses: at most
-    `snapshot_every + probation` updates, the one at hand included."""
+    `snapshot_every + probation` updates, the one at hand included, where the steps before it were clean."""
 
     probation: int = 2
     """Steps without a finding after which a snapshot is proven."""
@@ -83,6 +84,8 @@ class Policy:
             _validate_number("policy", each.name, value, each.default)
             if not value > 0:
                 raise PolicyError(f"policy: {each.name} is {value!r}; it has to be above 0")
+        if self.horizon > LEDGER_CAPACITY:
+            raise PolicyError(f"policy: horizon is {self.horizon}; it has to be at most {LEDGER_CAPACITY}")
         if not self.cool_factor <= 1:
             raise PolicyError(f"policy: cool_factor is {self.cool_factor!r}; it has to be at most 1")
         if self.probation > self.snapshot_every:
@@ -254,6 +257,10 @@ def _validate_plan(name: str, plan: Plan) -> None:
         _validate_number(name, setting, value, known[setting])
         if value < 0:
             raise PolicyError(f"{name}: {setting} is {value!r}; it has to be 0 or above")
+        if setting in ("window", "warmup") and not 4 <= value <= CAPACITY:
+            raise PolicyError(
+                f"{name}: {setting} is {value!r}; it has to be from 4 to {CAPACITY}, what a history holds"
+            )
     _validate_ladder(f"{name}: its ladder", plan.ladder)
     for rung in plan.ladder:
         for kind in rung.split("+"):

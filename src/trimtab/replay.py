@@ -91,7 +91,7 @@ class _Memory:
 
     def settle(self, record: Record) -> None:
         """Remember what became of the newest row."""
-        self.histories[record.measurement.clock].close(record.action.verdict == "proceed")
+        self.histories[record.measurement.clock].close(record.is_sample)
         if record.action.restored_step is not None:
             self.histories["step"].abandon(record.action.restored_step)
         if record.decision.findings:

@@ -48,16 +48,16 @@ class Supervisor:
         optimizer: the optimizer that updates it; any that leaves parameters without a gradient alone.
         *partners: whatever else a rollback restores, such as a scheduler or an average of the weights; each needs
             `state_dict` and `load_state_dict`; None is passed over.
-        clip_norm: gradients are clipped to this total norm, exactly as `torch.nn.utils.clip_grad_norm_` does; None
-            for no clipping.
+        clip_norm: gradients are clipped to this total norm, for float32 gradients bit for bit as
+            `torch.nn.utils.clip_grad_norm_` does; None for no clipping.
         groups: the parameter groups to measure by: names of modules or parameters, or group name to such names.
             By default the model's own modules, at most 64.
         scaler: the `GradScaler` of mixed-precision training; `check` unscales, in place of `scaler.unscale_`.
         policy: what to find and how to answer; `Policy.default()` if None.
         run: the run folder to write; None for none.
         compute_loss: `compute_loss(model, batch)`, the loss of a batch. With it, and with `check(loss, batch=batch)`,
-            a loss that is not finite is computed once more, from the same random numbers, and the record says whether
-            the fault was transient.
+            a loss that is not finite is computed once more, from the random numbers as they were at the end of the
+            check before and under no autocast but its own, and the record says whether the fault recurred.
         data: the data position (a sampler or loader with `state_dict`), if it can be rewound: then a rollback
             rewinds it together with all random number generators. Without it, neither is rewound.
         resume: go on writing to a run folder that is there already.
@@ -90,8 +90,13 @@ class Supervisor:
         log_every: int = 50,
         strict: bool | None = None,
     ) -> None:
-        self._is_off = os.environ.get("TRIMTAB") == "off"
-        self._strict = os.environ.get("TRIMTAB") == "strict" if strict is None else strict
+        mode = os.environ.get("TRIMTAB", "")
+        if mode not in ("", "off", "strict"):
+            raise InputError(
+                f"supervisor: the environment variable TRIMTAB is {mode!r}; it has to be 'off' or 'strict'"
+            )
+        self._is_off = mode == "off"
+        self._strict = mode == "strict" if strict is None else strict
         self.policy = Policy.default() if policy is None else policy
         _validate(self.policy, clip_norm, log_every, partners)
         self.step = 0
@@ -105,9 +110,10 @@ class Supervisor:
         restored = [partner for partner in (*partners, scales) if partner is not None]
         buffers = BufferCopies(model)
         snapshots = Snapshots(optimizer, buffers, restored, data, self.policy.probation)
-        self._controls = Controls(model, optimizer, scaler, snapshots, buffers, clip_norm)
-        self._clock = _Clock()
-        self._num_faults = 0
+        self._controls = Controls(model, optimizer, scaler, snapshots, buffers, self._survive, clip_norm)
+        self._stopwatch = _Stopwatch()
+        self._num_faults = self._snapshot_step = 0
+        self._is_new = True
         self._unshared: Exception | None = None
         self._begin_anew()
         self._journal: Journal | None = None
@@ -132,7 +138,7 @@ class Supervisor:
         afterwards, so that the optimizer's step changes nothing.
 
         Args:
-            loss: the loss of the step, 0-d; None where it is not known, as on a pipeline stage.
+            loss: the loss of the step, 0-d; None where it is not known.
             grad_norm: the total gradient norm, 0-d, where the loop has measured it already; then it is not measured
                 again, nor by group.
             batch: the batch of the loss, for `compute_loss`.
@@ -152,7 +158,7 @@ class Supervisor:
         if self._is_off:
             self._clip_only()
             return Decision(self.step)
-        self._clock.start()
+        self._stopwatch.start()
         self.step += 1
         try:
             decision = self._check(moment, batch)
@@ -160,14 +166,16 @@ class Supervisor:
             self._survive(fault)
             self._pass_over()
             decision = Decision(self.step)
-        self._clock.stop()
+        self._stopwatch.stop()
         return self._conclude(decision)
 
     def review(self, **metrics: Tensor | float) -> Decision:
         """Judge the run by metrics of a validation or an epoch, such as `review(val_loss=0.31)`.
 
+        A policy may let it roll back or halt; after such a rollback a scheduler is one step behind.
+
         Args:
-            **metrics: metric name to one number.
+            **metrics: metric name to one number; in a distributed run the same on every rank, each of which calls it.
 
         Returns:
             The decision.
@@ -210,11 +218,13 @@ class Supervisor:
         Raises:
             InputError: if the state is that of a run with other parameter groups.
         """
+        if not {"step", "history", "reviews", "ledger", "adjustments"} <= state_dict.keys():
+            raise InputError("supervisor: the state is none of a supervisor's; pass what state_dict() returned")
         groups = state_dict["history"]["groups"]
         if tuple(groups) != self.history.groups:
             raise InputError(
                 f"supervisor: the state is of a run with the groups {', '.join(groups)}; "
-                f"this one has {', '.join(self.history.groups)}"
+                f"this one has {', '.join(self.history.groups)}; build it with the same groups="
             )
         self.step = state_dict["step"]
         self.history.load_state_dict(_to_arrays(state_dict["history"]))
@@ -233,12 +243,23 @@ class Supervisor:
 
     def _check(self, moment: Moment, batch: Any) -> Decision:
         fault, self._unshared = self._unshared, None
+        was_new = self._is_new
         try:
             self._prepare(moment)
         except Exception as error:
             fault = error
-        measurement = probes.measure(self.step, moment, fault)
-        decision = self._judge(measurement, self.history, batch)
+        try:
+            measurement = probes.measure(self.step, moment, fault)
+        except Exception:
+            if was_new:
+                self._controls.snapshots.forget()
+            self._is_new = was_new
+            raise
+        try:
+            decision = self._judge(measurement, self.history, batch)
+        except Exception as error:
+            self._unshared = error if probes.is_distributed() else None
+            raise
         if self._compute_loss is not None:
             self._rng = capture_rng()
         return decision
@@ -246,14 +267,14 @@ class Supervisor:
     def _prepare(self, moment: Moment) -> None:
         """Bring everything into the state that probes measure; first what decides how much they measure."""
         subject, snapshots = self._subject, self._controls.snapshots
-        moment.seconds = self._clock.read()
-        moment.is_ratio_due = self._is_clean and self.step == self._snapshot_step + 2
+        moment.seconds = self._stopwatch.read()
+        moment.is_ratio_due = self.step == self._snapshot_step + 2
         subject.refresh_if_changed()
         self._unscale()
         if self._is_new:
             self._take_first_snapshot()
         snapshots.complete()
-        if moment.is_ratio_due:
+        if moment.is_ratio_due and self._is_clean:
             moment.reference = snapshots.find_reference(subject.parameters, self._snapshot_step)
 
     def _judge(self, measurement: Measurement, history: History, batch: Any = None) -> Decision:
@@ -262,8 +283,11 @@ class Supervisor:
         decision = decide(findings, self.ledger, self.policy, step=self.step, clock=measurement.clock)
         note = self._rerun(measurement, batch) if decision.findings and batch is not None else ""
         action = actions.act(decision, self._controls, measurement, note)
-        history.close(action.verdict == "proceed")
-        self._remember(Record(measurement, decision, action))
+        record = Record(measurement, decision, action)
+        has_new_level = history.close(record.is_sample)
+        if has_new_level and self._journal is not None:
+            self._journal.write_event("re-based", step=self.step)
+        self._remember(record)
         return decision
 
     def _rerun(self, measurement: Measurement, batch: Any) -> str:
@@ -289,7 +313,7 @@ class Supervisor:
         if action.restored_step is not None:
             self.history.abandon(action.restored_step)
         if decision.responses:
-            self._controls.snapshots.doubt()
+            self._doubt()
         elif decision.clock == "step":
             self._controls.snapshots.confirm()
         if decision.clock == "step":
@@ -322,17 +346,23 @@ class Supervisor:
     def _pass_over(self) -> None:
         """Leave a step alone that could not be judged: clip it, and see that the next can be."""
         self._is_clean = False
-        self._controls.snapshots.doubt()
+        self._doubt()
         self._clip_only()
         try:
             self._controls.buffers.update()
         except Exception as fault:
             self._survive(fault)
 
+    def _doubt(self) -> None:
+        """Give a candidate on probation up; the next clean step takes another, on every rank alike."""
+        self._controls.snapshots.doubt()
+        if self.step <= self._snapshot_step + self.policy.probation:
+            self._snapshot_step = self.step - self.policy.snapshot_every
+
     def _begin_anew(self) -> None:
         """Trust the state as it is from here on: it was loaded, or the run begins with it."""
         controls = self._controls
-        self._is_new, self._is_clean, self._snapshot_step = True, False, -1
+        self._is_new, self._is_clean, self._snapshot_step = True, False, self.step
         self._unshared = None
         controls.snapshots.forget()
         controls.buffers.begin()
@@ -363,26 +393,26 @@ class Supervisor:
                 "call backward and check first, then step without a closure"
             )
         if self._controls.adjustments or self._controls.uncooled:
-            self._clock.start()
+            self._stopwatch.start()
             try:
                 actions.cool_before_step(self._controls, self.step)
             except Exception as fault:
                 self._survive(fault)
-            self._clock.stop()
+            self._stopwatch.stop()
 
     def _after_step(self, *_: Any) -> None:
-        self._clock.start()
+        self._stopwatch.start()
         try:
             if self._controls.uncooled:
                 actions.restore_rates(self._controls)
-            if self._is_clean and self.step % self.policy.snapshot_every == 0:
+            if self._is_clean and self.step - self._snapshot_step >= self.policy.snapshot_every:
                 self._snapshot_step = self.step
                 self._controls.buffers.rescan()
                 self._controls.snapshots.take(self.step)
         except Exception as fault:
             self._unshared = fault if probes.is_distributed() else None
             self._survive(fault)
-        self._clock.stop()
+        self._stopwatch.stop()
 
     def _survive(self, fault: Exception) -> None:
         """Record that Trimtab itself failed, once, and let the training go on; in strict mode raise."""
@@ -399,14 +429,14 @@ class Supervisor:
             trace,
         )
         if self._journal is not None:
-            self._journal.write_event("fault", step=self.step, trace=trace)
+            self._journal.write_event("failure", step=self.step, trace=trace)
 
     def _log(self, record: Record) -> None:
         decision, values = record.decision, record.measurement.values
         if decision.findings and is_first_rank():
             level = logging.WARNING if decision.responses else logging.INFO
             logger.log(level, "step %d: %s", self.step, decision.reason)
-        elif decision.clock == "step" and self.step % self._log_every == 0 and is_first_rank():
+        if decision.clock == "step" and self.step % self._log_every == 0 and is_first_rank():
             shown = [name for name in ("loss", "grad_norm", "learning_rate", "loss_scale") if name in values]
             logger.info("step %d: %s", self.step, ", ".join(f"{name} {values[name]:.4g}" for name in shown))
 
@@ -416,12 +446,12 @@ class Supervisor:
         self._hooks = []
         actions.restore_rates(self._controls)
         if self._journal is not None:
-            self._journal.write_event("end", step=self.step, status=status)
+            self._journal.write_event("end", step=self.step, status=status, num_failures=self._num_faults)
             self._journal.close()
             self._journal = None
 
 
-class _Clock:
+class _Stopwatch:
     """Where the time of a step goes: seconds from check to check, and those of them the supervisor took."""
 
     def __init__(self) -> None:
@@ -452,7 +482,7 @@ def _validate(policy: Policy, clip_norm: float | None, log_every: int, partners:
         raise InputError(f"supervisor: policy is {policy!r}; it has to be a Policy, such as Policy.from_toml(path)")
     if clip_norm is not None and (not isinstance(clip_norm, (int, float)) or not clip_norm > 0):
         raise InputError(f"supervisor: clip_norm is {clip_norm!r}; it has to be above 0, or None for no clipping")
-    if log_every < 1:
+    if not isinstance(log_every, int) or log_every < 1:
         raise InputError(f"supervisor: log_every is {log_every!r}; it has to be above 0")
     if any(isinstance(partner, torch.amp.GradScaler) for partner in partners):
         raise InputError("supervisor: a GradScaler was given as a partner; pass it as scaler=")

@@ -193,3 +193,12 @@ class Record:
 
     action: Action = field(default_factory=lambda: Action(step=0))
     """What was done."""
+
+    @property
+    def is_sample(self) -> bool:
+        """True if what was seen may serve as a sample: the update went ahead, and nothing was found in its metrics.
+
+        Findings count whether or not they are acted on, so that watching alone finds the same.
+        """
+        found = any(finding.metric in ("loss", "grad_norm") for finding in self.decision.findings)
+        return self.action.verdict == "proceed" and not found

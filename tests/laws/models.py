@@ -29,11 +29,12 @@ class Net(nn.Module):
 
 
 class Frozen(Net):
-    """A network whose first layer is not trained, though its optimizer holds it."""
+    """A network whose first layer is not trained, though its optimizer holds it, with a BatchNorm in eval mode."""
 
     def __init__(self) -> None:
         super().__init__()
         self.inner.requires_grad_(False)
+        self.norm.eval()
 
 
 class Unused(Net):

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.laws.training import Training, capture_optimizer, capture_weights, make_training
-from trimtab.probes import Reading, probe, probes
+from tests.laws.training import Event, Training, capture_optimizer, capture_weights, make_training
+from trimtab.probes import Reading, Values, probe, probes
 from trimtab.probes.subject import Moment
 
 NUM_RANKS = 2
+
+LAST_RANK = NUM_RANKS - 1
 
 NUM_STEPS = 24
 
@@ -40,9 +42,9 @@ def make_run(**fields: Any) -> Training:
     return training
 
 
-def on_last_rank(training: Training, step: int = BAD_STEP) -> bool:
-    """True on the last rank at a step."""
-    return training.batches.position == step and distributed.get_rank() == NUM_RANKS - 1
+def on_last_rank(training: Training) -> bool:
+    """True on the last rank at the bad step."""
+    return training.batches.position == BAD_STEP and distributed.get_rank() == LAST_RANK
 
 
 def run_healthy(_: Path) -> Training:
@@ -98,12 +100,7 @@ def run_spike(_: Path) -> Training:
 def run_ruined(_: Path) -> Training:
     """The last rank's weights are ruined."""
 
-    def ruin(training: Training) -> None:
-        if on_last_rank(training) and "rollback" not in training.verdicts:
-            with torch.no_grad():
-                next(training.model.parameters()).fill_(math.nan)
-
-    training = make_run(after_update=ruin)
+    training = make_run(after_update=ruin_weights(BAD_STEP, LAST_RANK))
     return training.supervise(data=training.batches, strict=True).run(NUM_STEPS)
 
 
@@ -112,7 +109,7 @@ def run_faulty_probe(folder: Path) -> Training:
 
     @probe("toy", size=lambda _: 1)
     def fail_on_last_rank(_: Moment) -> Reading:
-        if distributed.get_rank() == NUM_RANKS - 1:
+        if distributed.get_rank() == LAST_RANK:
             raise RuntimeError("a toy probe failed")
         yield torch.ones(1)
         return {}
@@ -124,44 +121,91 @@ def run_faulty_probe(folder: Path) -> Training:
 
 
 class Fragile:
-    """A partner whose state cannot be taken on the last rank, at the given calls."""
+    """A partner that fails on the last rank: when its state is taken at given calls, or when it is set back."""
 
-    def __init__(self, *bad_calls: int) -> None:
+    def __init__(self, *bad_calls: int, loads: bool = True) -> None:
         self._bad_calls = bad_calls
+        self._loads = loads
         self._num_calls = 0
 
     def state_dict(self) -> dict[str, Any]:
         self._num_calls += 1
-        if self._num_calls in self._bad_calls and distributed.get_rank() == NUM_RANKS - 1:
-            raise RuntimeError("a partner failed")
+        self._fail_if(self._num_calls in self._bad_calls)
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         assert state == {}
+        self._fail_if(not self._loads)
+
+    def _fail_if(self, is_bad: bool) -> None:
+        if is_bad and distributed.get_rank() == LAST_RANK:
+            raise RuntimeError("a toy partner failed")
 
 
-def run_faulty_snapshot(_: Path) -> Training:
-    """The last rank cannot take its third snapshot, that of step 16, and is ruined later on."""
+class FragileSchedule(Fragile):
+    """The same, of the kind whose state is taken right after the update."""
+
+    def step(self) -> None:
+        """Nothing is scheduled."""
+
+
+def ruin_weights(step: int, *ranks: int) -> Event:
+    """Make the first weights of some ranks NaN after the update of a step, once."""
 
     def ruin(training: Training) -> None:
-        if on_last_rank(training) and "rollback" not in training.verdicts:
+        is_due = training.batches.position == step and "rollback" not in training.verdicts
+        if is_due and distributed.get_rank() in ranks:
             with torch.no_grad():
                 next(training.model.parameters()).fill_(math.nan)
 
-    training = make_run(after_update=ruin)
-    return training.supervise(Fragile(3), strict=False).run(NUM_STEPS)
+    return ruin
+
+
+def run_faulty_snapshot(_: Path) -> Training:
+    """The last rank cannot complete its third snapshot, that of step 16, and is ruined later on."""
+    return make_run(after_update=ruin_weights(BAD_STEP, LAST_RANK)).supervise(Fragile(3), strict=False).run(NUM_STEPS)
+
+
+def run_faulty_schedule(_: Path) -> Training:
+    """The last rank cannot even take its third snapshot, and is ruined later on."""
+    return (
+        make_run(after_update=ruin_weights(BAD_STEP, LAST_RANK))
+        .supervise(FragileSchedule(3), strict=False)
+        .run(NUM_STEPS)
+    )
 
 
 def run_faulty_start(_: Path) -> Training:
-    """The last rank cannot take its first snapshot."""
-    return make_run(clip_norm=0.5).supervise(Fragile(1), strict=False).run(NUM_STEPS)
+    """The last rank cannot take its first snapshot, and all are ruined before there is another."""
+    return make_run(after_update=ruin_weights(4, *range(NUM_RANKS))).supervise(Fragile(1), strict=False).run(NUM_STEPS)
+
+
+def run_faulty_restore(_: Path) -> Training:
+    """The last rank is ruined, and cannot set its partner back."""
+    training = make_run(after_update=ruin_weights(BAD_STEP, LAST_RANK))
+    return training.supervise(Fragile(loads=False), strict=False).run(NUM_STEPS)
+
+
+def run_unsized_probe(_: Path) -> Training:
+    """A probe that yields other than it says fails on the last rank."""
+
+    @probe("toy", size=lambda _: 1)
+    def fail_on_last_rank(_: Moment) -> Values:
+        if distributed.get_rank() == LAST_RANK:
+            raise RuntimeError("a toy probe failed")
+        return {}
+
+    try:
+        return make_run(clip_norm=0.5).supervise(strict=False).run(NUM_STEPS)
+    finally:
+        del probes["toy"]
 
 
 def run_faulty_rerun(_: Path) -> Training:
     """The last rank has a NaN batch, and fails to compute its loss once more."""
 
     def fail_on_last_rank(*_: object) -> Tensor:
-        if distributed.get_rank() == NUM_RANKS - 1:
+        if distributed.get_rank() == LAST_RANK:
             raise RuntimeError("a toy loss failed")
         return torch.zeros(())
 
@@ -182,7 +226,10 @@ SCENARIOS: Mapping[str, Callable[[Path], Training]] = {
     "ruined": run_ruined,
     "faulty-probe": run_faulty_probe,
     "faulty-snapshot": run_faulty_snapshot,
+    "faulty-schedule": run_faulty_schedule,
     "faulty-start": run_faulty_start,
+    "faulty-restore": run_faulty_restore,
+    "unsized-probe": run_unsized_probe,
     "faulty-rerun": run_faulty_rerun,
 }
 

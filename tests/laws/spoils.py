@@ -78,7 +78,7 @@ def spoil_one_gradient(step: int) -> Event:
 def overwrite(training: Training, value: float) -> None:
     """Overwrite one weight."""
     with torch.no_grad():
-        next(training.model.parameters()).view(-1)[5] = value
+        next(each for each in training.model.parameters() if each.requires_grad).view(-1)[5] = value
 
 
 def ruin_after_update(value: float, *steps: int) -> Event:

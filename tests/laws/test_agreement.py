@@ -94,15 +94,37 @@ def test_clipping_on_all_ranks_is_that_of_pytorch(folder: Path, name: str) -> No
 
 def test_probe_that_fails_on_another_rank_is_recorded(folder: Path) -> None:
     """The one rank that writes a run folder records the failure of another's probe, once."""
-    faults = [event for event in read_run(folder / "faulty_probe").events if event["event"] == "fault"]
+    faults = [event for event in read_run(folder / "faulty_probe").events if event["event"] == "failure"]
     assert len(faults) == 1
     assert "Trimtab failed on 1 other rank" in faults[0]["trace"]
 
 
-def test_fault_of_ours_on_one_rank_does_not_part_them(tmp_path: Path) -> None:
-    """Where one rank cannot take a snapshot or rerun a batch, the ranks neither hang nor disagree."""
-    names = ["faulty-snapshot", "faulty-start", "faulty-rerun"]
-    launch(tmp_path, *names)
-    for name in names:
-        assert_agreed(read_results(tmp_path, name))
-    assert list_verdicts(read_results(tmp_path, "faulty-rerun")[0])[BAD_STEP - 1] == "skip"
+@pytest.fixture(scope="module")
+def fault_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of the scenarios in which more of Trimtab fails on one rank than a probe; launched once."""
+    folder = tmp_path_factory.mktemp("faults")
+    launch(folder, "faulty-snapshot", "faulty-schedule", "faulty-start", "faulty-restore", "faulty-rerun")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "verdict"),
+    [
+        pytest.param("faulty-snapshot", BAD_STEP + 1, "rollback", id="snapshot-not-completed"),
+        pytest.param("faulty-schedule", BAD_STEP + 1, "rollback", id="snapshot-not-taken"),
+        pytest.param("faulty-start", 5, "rollback", id="first-snapshot-not-taken"),
+        pytest.param("faulty-restore", BAD_STEP + 1, "rollback", id="partner-not-restored"),
+        pytest.param("faulty-rerun", BAD_STEP, "skip", id="batch-not-rerun"),
+    ],
+)
+def test_fault_of_ours_on_one_rank_does_not_part_them(fault_folder: Path, name: str, step: int, verdict: str) -> None:
+    """Where Trimtab itself fails on one rank, the ranks neither hang nor disagree, then and ever after."""
+    results = read_results(fault_folder, name)
+    assert_agreed(results)
+    assert list_verdicts(results[0])[step - 1] == verdict
+
+
+def test_probe_of_another_size_than_it_says_does_not_part_the_ranks(tmp_path: Path) -> None:
+    """A probe that yields fewer numbers than its size is a fault on every rank, not a collective that does not fit."""
+    launch(tmp_path, "unsized-probe")
+    assert_agreed(read_results(tmp_path, "unsized-probe"))

@@ -133,7 +133,7 @@ BREAKS = [
 
 def list_faults(run: Path) -> list[str]:
     """The traces of the faults that a run folder has recorded."""
-    return [event["trace"] for event in read_run(run).events if event["event"] == "fault"]
+    return [event["trace"] for event in read_run(run).events if event["event"] == "failure"]
 
 
 @pytest.mark.parametrize("clip_norm", [pytest.param(None, id="unclipped"), pytest.param(1.0, id="clipped")])

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from tests.laws.models import Growing, Late, Net, Recording
@@ -26,6 +27,7 @@ from tests.laws.training import (
     make_training,
 )
 from trimtab import Policy
+from trimtab.state.buffers import WATCHED_STEPS, BufferCopies
 
 BAD_STEP = 6
 
@@ -99,6 +101,23 @@ def test_buffer_that_begins_to_change_late_is_put_back(first_step: int) -> None:
     training.step()
     assert training.verdicts[-1] == "skip"
     assert list_differences(before, capture_buffers(training)) == []
+
+
+def test_buffer_made_anew_at_the_same_address_is_noticed() -> None:
+    """A buffer that is replaced is noticed, even where Python gives the new tensor the address of the old one."""
+    model = nn.Linear(2, 2)
+    model.register_buffer("table", torch.ones(()))
+    buffers = BufferCopies(model)
+    for _ in range(WATCHED_STEPS):
+        buffers.update()
+    address = id(model.table)
+    model.register_buffer("table", None)
+    others = []
+    while id(table := torch.ones(())) != address:  # the first one, as a rule
+        others.append(table)
+    model.register_buffer("table", table)
+    buffers.rescan()
+    assert [name for name, _ in buffers.list_live()] == ["table"]
 
 
 def test_buffers_of_later_skips_are_put_back_too() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+import itertools
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -96,23 +98,28 @@ def measure(step: int, moment: Moment, fault: Exception | None = None) -> Measur
         ProbeError: if something failed on another rank.
     """
     looks = [_look(each, moment) for each in probes.values()]
-    device = moment.subject.device
-    flat = torch.cat([numbers.detach().reshape(-1).to(device) for _, numbers, _ in looks])
     faults = [each for each in (fault, *(failed for _, _, failed in looks)) if each is not None]
+    parts = [numbers.detach().reshape(-1) for _, numbers, _ in looks]
     if is_distributed():
-        flat, num_faulty = _average_over_ranks(flat, bool(faults))
+        parts, num_faulty = _average_over_ranks(parts, moment.subject.device, bool(faults))
         if num_faulty and not faults:
             faults = [ProbeError(f"Trimtab failed on {num_faulty} other rank{'s' * (num_faulty > 1)}")]
     if faults:
         raise faults[0]
-    host = flat.to("cpu").numpy()
     values: dict[str, Value] = {}
-    start = 0
-    for reading, numbers, _ in looks:
-        stop = start + numbers.numel()
-        values.update(_finish(reading, host[start:stop]))
-        start = stop
+    for (reading, _, _), numbers in zip(looks, _fetch(parts), strict=True):
+        values.update(_finish(reading, numbers))
     return Measurement(step, dict(sorted(values.items(), key=lambda item: isinstance(item[1], tuple))))
+
+
+def _fetch(parts: Sequence[Tensor]) -> list[NDArray[Any]]:
+    """The numbers on the host, with one transfer for all that are not there yet."""
+    far = [part for part in parts if part.device.type != "cpu"]
+    if far:
+        fetched = iter(torch.cat([part.to(far[0].device) for part in far]).cpu().split([len(part) for part in far]))
+        parts = [part if part.device.type == "cpu" else next(fetched) for part in parts]
+    ends = list(itertools.accumulate(len(part) for part in parts))
+    return np.split(torch.cat([torch.empty(0), *parts]).numpy(), ends[:-1])
 
 
 def is_distributed() -> bool:
@@ -127,7 +134,10 @@ def _look(each: Probe, moment: Moment) -> tuple[Reading, Tensor, Exception | Non
         reading = each.look(moment)
         if isinstance(reading, Mapping):
             reading = _read_known(reading)
-        return reading, next(reading), None
+        numbers = next(reading)
+        if numbers.numel() != each.size(moment):
+            raise ValueError(f"probe {each.name} yields {numbers.numel()} numbers, not the {each.size(moment)} it says")
+        return reading, numbers, None
     except Exception as fault:
         unknown = _read_known({})
         return unknown, next(unknown).new_full((each.size(moment),), torch.nan), fault
@@ -139,19 +149,20 @@ def _read_known(values: Values) -> Reading:
     return values
 
 
-def _average_over_ranks(flat: Tensor, is_faulty: bool) -> tuple[Tensor, int]:
+def _average_over_ranks(parts: Sequence[Tensor], device: torch.device, is_faulty: bool) -> tuple[list[Tensor], int]:
     """The mean of each number over all ranks, NaN where one rank's is not finite, and how many ranks failed.
 
     The sum is taken in float64, so that the mean of equal float32 numbers is exactly that number.
     """
+    flat = torch.cat([part.to(device, torch.float64) for part in parts])
     finite = torch.isfinite(flat)
-    numbers = torch.where(finite, flat, 0).to(torch.float64)
-    flag = torch.tensor([float(is_faulty)], dtype=torch.float64, device=flat.device)
-    packed = torch.cat((numbers, (~finite).to(torch.float64), flag))
+    flag = torch.full((1,), float(is_faulty), dtype=torch.float64, device=device)
+    packed = torch.cat((torch.where(finite, flat, 0), (~finite).to(torch.float64), flag))
     torch.distributed.all_reduce(packed)
-    total, num_bad = packed[: flat.numel()], packed[flat.numel() : -1]
+    host = packed.cpu()
+    total, num_bad = host[: len(flat)], host[len(flat) : -1]
     mean = (total / torch.distributed.get_world_size()).masked_fill_(num_bad > 0, torch.nan)
-    return mean.to(flat.dtype), int(packed[-1])
+    return list(mean.split([len(part) for part in parts])), int(host[-1])
 
 
 def _finish(reading: Reading, numbers: NDArray[Any]) -> Values:

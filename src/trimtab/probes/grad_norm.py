@@ -18,9 +18,9 @@ def count_norms(moment: Moment) -> int:
 def measure_grad_norm(moment: Moment) -> Reading:
     """The Euclidean norm of the gradients, before clipping, in float32.
 
-    `grad_norm`: of all gradients together, computed exactly as `torch.nn.utils.clip_grad_norm_` does.
+    `grad_norm`: of all gradients together; for float32 gradients exactly what `clip_grad_norm_` computes.
     `group_grad_norm`: of each group; 0 where no gradient is there.
-    `group_nonfinite`: in each group, the number of gradient tensors that hold a NaN or infinite number.
+    `group_nonfinite`: in each group, the number of gradient tensors whose norm is NaN or infinite.
 
     A norm that the loop has measured already is taken as it is; then groups are not measured.
     """
@@ -28,11 +28,12 @@ def measure_grad_norm(moment: Moment) -> Reading:
     if moment.grad_norm is not None:
         numbers = yield moment.grad_norm
         return {"grad_norm": float(numbers[0])}
-    gradients, owners = subject.list_gradients()
-    there = stack_norms(gradients, subject.device)
+    gradients = subject.list_gradients()
+    there = stack_norms([gradient for gradient in gradients if gradient is not None], subject.device)
     every = there
-    if len(gradients) < len(subject.parameters):
-        every = there.new_zeros(len(subject.parameters)).index_copy_(0, owners.to(there.device), there)
+    if len(there) < len(gradients):
+        found, nothing = iter(there.unbind()), there.new_zeros(())
+        every = torch.stack([nothing if gradient is None else next(found) for gradient in gradients])
     numbers = yield torch.cat((every, torch.linalg.vector_norm(there, 2).reshape(1)))
     norms = numbers[:-1]
     num_bad = np.bincount(subject.group_of, weights=~np.isfinite(norms), minlength=len(subject.groups))

@@ -29,4 +29,4 @@ def tell_rerun(before: float, after: float) -> str:
     """What a rerun says of a fault, in one sentence."""
     if after == before or (after != after and before != before):
         return f"rerun: the loss is {after:.6g} again, so the fault lies in this batch or these weights"
-    return f"rerun: the loss is {after:.6g} this time, so the fault was transient"
+    return f"rerun: the loss is {after:.6g} this time, so the fault did not recur"

@@ -66,7 +66,7 @@ class Subject:
         held = {id(parameter): parameter for parameter in _list_held(self.optimizer)}
         named = [(name, held.pop(id(each))) for name, each in self.model.named_parameters() if id(each) in held]
         named += [(f"{OTHER}.{index}", parameter) for index, parameter in enumerate(held.values())]
-        self._num_held = sum(len(group["params"]) for group in self.optimizer.param_groups)
+        self._num_held = len(_list_held(self.optimizer))
         self.names = tuple(name for name, _ in named)
         self.parameters = [parameter for _, parameter in named]
         index_of = {group: index for index, group in enumerate(self.groups)}
@@ -76,7 +76,7 @@ class Subject:
 
     def refresh_if_changed(self) -> None:
         """Look the parameters up anew if the optimizer was given more of them."""
-        if sum(len(group["params"]) for group in self.optimizer.param_groups) != self._num_held:
+        if len(_list_held(self.optimizer)) != self._num_held:
             self.refresh()
 
     @property
@@ -98,18 +98,10 @@ class Subject:
         """True if the loss is scaled."""
         return self.scaler is not None and self.scaler.is_enabled()
 
-    def list_gradients(self) -> tuple[list[Tensor], Tensor]:
-        """The gradients that are there, dense, and the positions of their parameters."""
+    def list_gradients(self) -> list[Tensor | None]:
+        """The gradient of each parameter, dense; None where there is none."""
         gradients = [parameter.grad for parameter in self.parameters]
-        there = [
-            gradient.coalesce().values() if gradient.is_sparse else gradient
-            for gradient in gradients
-            if gradient is not None
-        ]
-        if len(there) == len(gradients):
-            return there, torch.empty(0, dtype=torch.int64)
-        positions = [index for index, gradient in enumerate(gradients) if gradient is not None]
-        return there, torch.tensor(positions, dtype=torch.int64)
+        return [each.coalesce().values() if each is not None and each.is_sparse else each for each in gradients]
 
     def norms_by_group(self, norms: NDArray[Any]) -> tuple[float, ...]:
         """The Euclidean norm of each group from those of its parameters; shape (parameters,), as float32."""
@@ -125,7 +117,7 @@ class Moment:
     """The live training."""
 
     loss: Tensor | None = None
-    """The loss, 0-d; None where it is not known, as on a pipeline stage."""
+    """The loss, 0-d; None where it is not known."""
 
     grad_norm: Tensor | None = None
     """The total gradient norm, 0-d, where the loop has measured it already."""
@@ -153,7 +145,7 @@ def as_number(who: str, name: str, value: Tensor | float) -> Tensor:
     """
     number = value.detach() if isinstance(value, Tensor) else value
     if isinstance(number, Real):
-        number = torch.tensor(float(number))
+        number = torch.tensor(float(number), dtype=torch.float64)
     if not isinstance(number, Tensor):
         raise InputError(f"{who}: {name} is a {type(value).__name__!r}; it has to be one number, such as a 0-d tensor")
     if number.ndim != 0:
@@ -168,8 +160,9 @@ def stack_norms(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
     """
     if not tensors:
         return torch.zeros(0, device=device)
-    is_double = any(tensor.dtype == torch.float64 for tensor in tensors)
-    norms = torch._foreach_norm(list(tensors), 2, dtype=torch.float64 if is_double else torch.float32)
+    is_double = any(tensor.dtype in (torch.float64, torch.complex128) for tensor in tensors)
+    real = [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
+    norms = torch._foreach_norm(real, 2, dtype=torch.float64 if is_double else torch.float32)
     return torch.stack([norm if norm.device == device else norm.to(device) for norm in norms])
 
 
@@ -238,7 +231,7 @@ def name_groups(model: nn.Module, grouping: Grouping) -> dict[str, str]:
 
 
 def _list_held(optimizer: Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return [each for group in optimizer.param_groups for each in group["params"] if each.requires_grad]
 
 
 def _validate(model: nn.Module, optimizer: Optimizer) -> None:
@@ -262,7 +255,7 @@ def _validate(model: nn.Module, optimizer: Optimizer) -> None:
     if left_out:
         warnings.warn(
             f"supervisor: the optimizer leaves out {len(names)} of the model's {len(trainable)} trainable parameters, "
-            f"which will not be updated: {_shorten(names)}",
+            f"which are neither measured nor restored: {_shorten(names)}",
             stacklevel=4,
         )
 

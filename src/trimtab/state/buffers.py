@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class _Kept:
     name: str
     module: nn.Module
     key: str
-    mark: tuple[int, int]
+    mark: tuple[weakref.ref[Tensor], int]
     copy: Tensor | None
 
     @property
@@ -83,6 +84,7 @@ class BufferCopies:
             if isinstance(module, _NormBase):
                 self._start_keeping(name)
 
+    @torch.no_grad()
     def update(self) -> None:
         """Copy the mutable buffers as they are now; called at the end of each check."""
         self._num_updates += 1
@@ -131,7 +133,8 @@ class BufferCopies:
         finally:
             for kept, live, value in saved:
                 kept.module._buffers[kept.key] = live
-                live.copy_(value)
+                with torch.no_grad():
+                    live.copy_(value)
 
     def list_live(self) -> list[tuple[str, Tensor]]:
         """The buffers a snapshot has to hold: all of them at first, the mutable ones later."""
@@ -165,9 +168,9 @@ def _fit(copy: Tensor, live: Tensor) -> bool:
     return copy.shape == live.shape and copy.dtype == live.dtype
 
 
-def _mark(tensor: Tensor) -> tuple[int, int]:
+def _mark(tensor: Tensor) -> tuple[weakref.ref[Tensor], int]:
     """A mark that changes when a buffer is written to in place or replaced."""
-    return (id(tensor), -1 if tensor.is_inference() else tensor._version)
+    return weakref.ref(tensor), -1 if tensor.is_inference() else tensor._version
 
 
 def _list_buffers(model: nn.Module) -> list[tuple[str, nn.Module, str, Tensor]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -62,7 +62,8 @@ class Snapshots:
     """The newest proven snapshot of a run, and a candidate for the next.
 
     A snapshot is a candidate until `probation` steps without an acting finding have passed; only then is it proven
-    and can be restored. Two slots are kept, their memory reused; on a GPU they are in host memory.
+    and can be restored. Two slots are kept, their memory reused. Of what is on a GPU, parameters, buffers and
+    optimizer tensors are kept in host memory, and what partners hold where they hold it.
 
     Args:
         optimizer: the optimizer whose parameters and state are kept.
@@ -120,7 +121,7 @@ class Snapshots:
 
     def complete(self) -> None:
         """Capture the partners that the loop was not through with when the candidate was taken."""
-        if self.candidate is not None and None in self.candidate.partners:
+        if self.candidate is not None and any(state is None for state in self.candidate.partners):
             pairs = zip(self._partners, self.candidate.partners, strict=True)
             self.candidate.partners = [_capture(each) if state is None else state for each, state in pairs]
 
@@ -131,7 +132,8 @@ class Snapshots:
     def find_reference(self, parameters: Sequence[Tensor], step: int) -> list[Tensor] | None:
         """The copies of parameters as they were after the update of a step, or None where there are none.
 
-        Copies on another device are none: fetching them would cost more than they tell.
+        Copies on another device, as those of a run on a GPU are, count as none: fetching them would cost more than
+        they tell.
         """
         for snapshot in (self.candidate, self.proven):
             if snapshot is not None and snapshot.step == step:
@@ -164,10 +166,13 @@ class Snapshots:
         self.proven = self.candidate = self._spare = None
 
     @torch.no_grad()
-    def restore(self) -> int:
+    def restore(self, report: Callable[[Exception], None]) -> int:
         """Set the run back to the newest proven snapshot, in place and bit for bit.
 
         Everything is validated before the first tensor is written. State the optimizer has made since is deleted.
+
+        Args:
+            report: called with what a partner raises when its state is set back; all else is restored all the same.
 
         Returns:
             The step whose update is the last one kept.
@@ -188,11 +193,15 @@ class Snapshots:
         self._restore_optimizer_state(snapshot, live)
         for group, options in zip(self._optimizer.param_groups, snapshot.options, strict=True):
             _restore_options(group, options)
-        for partner, state in zip(self._partners, snapshot.partners, strict=True):
-            partner.load_state_dict(copy.deepcopy(state))
+        pairs = list(zip(self._partners, snapshot.partners, strict=True))
         if self._data is not None and snapshot.data is not None:
-            self._data.load_state_dict(copy.deepcopy(snapshot.data[0]))
+            pairs.append((self._data, snapshot.data[0]))
             restore_rng(snapshot.data[1])
+        for partner, state in pairs:
+            try:
+                partner.load_state_dict(copy.deepcopy(state))
+            except Exception as error:
+                report(error)
         return snapshot.step
 
     def find_copy(self, parameter: Tensor) -> Tensor | None:
