@@ -48,7 +48,9 @@ class _Kept:
         live = self.live
         if live is None:
             return False
-        return _mark(live) != self.mark or (self.copy is not None and not torch.equal(live, self.copy))
+        before, version = self.mark
+        is_marked = live is not before() or _get_version(live) != version
+        return is_marked or (self.copy is not None and not torch.equal(live, self.copy))
 
 
 class BufferCopies:
@@ -80,7 +82,7 @@ class BufferCopies:
         for name, module, key, live in sorted(_list_buffers(self._model), key=lambda entry: entry[3].nbytes):
             room -= live.nbytes
             copy = live.detach().clone() if room >= 0 else None
-            self._watched[name] = _Kept(name, module, key, _mark(live), copy)
+            self._watched[name] = _Kept(name, module, key, (weakref.ref(live), _get_version(live)), copy)
             if isinstance(module, _NormBase):
                 self._start_keeping(name)
 
@@ -168,9 +170,9 @@ def _fit(copy: Tensor, live: Tensor) -> bool:
     return copy.shape == live.shape and copy.dtype == live.dtype
 
 
-def _mark(tensor: Tensor) -> tuple[weakref.ref[Tensor], int]:
-    """A mark that changes when a buffer is written to in place or replaced."""
-    return weakref.ref(tensor), -1 if tensor.is_inference() else tensor._version
+def _get_version(tensor: Tensor) -> int:
+    """A number that most writes in place increase."""
+    return -1 if tensor.is_inference() else tensor._version
 
 
 def _list_buffers(model: nn.Module) -> list[tuple[str, nn.Module, str, Tensor]]:
