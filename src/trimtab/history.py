@@ -177,6 +177,15 @@ class History:
         kept = values[finite if values.ndim == 1 else finite.all(axis=1)]
         return kept[max(len(kept) - window, 0) :]
 
+    def is_within(self, metric: str, window: int) -> bool:
+        """True if the newest number of a metric is not above the largest of its newest samples.
+
+        No limit of `Statistics.limit_above` is below the largest sample, so this spares the statistics of most steps.
+        """
+        samples = self.samples(metric, window)
+        value = self.newest.values.get(metric)
+        return len(samples) > 0 and isinstance(value, float) and value <= float(samples.max())
+
     def statistics(self, metric: str, window: int) -> Statistics:
         """Robust level and spread of a scalar metric's newest samples, computed once per step for all detectors.
 

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
 
+RATIO_EVERY = 4
+"""Snapshots from one measurement of the update ratio to the next, which costs half as much as a snapshot."""
+
 RESERVED = {"step", "clock"}
 """Names that a line of the journal has for itself."""
 
@@ -112,7 +115,7 @@ class Supervisor:
         snapshots = Snapshots(optimizer, buffers, restored, data, self.policy.probation)
         self._controls = Controls(model, optimizer, scaler, snapshots, buffers, self._survive, clip_norm)
         self._stopwatch = _Stopwatch()
-        self._num_faults = self._snapshot_step = 0
+        self._num_faults = self._num_snapshots = self._snapshot_step = 0
         self._is_new = True
         self._unshared: Exception | None = None
         self._begin_anew()
@@ -268,7 +271,7 @@ class Supervisor:
         """Bring everything into the state that probes measure; first what decides how much they measure."""
         subject, snapshots = self._subject, self._controls.snapshots
         moment.seconds = self._stopwatch.read()
-        moment.is_ratio_due = self.step == self._snapshot_step + 2
+        moment.is_ratio_due = self.step == self._snapshot_step + 2 and self._num_snapshots % RATIO_EVERY == 0
         subject.refresh_if_changed()
         self._unscale()
         if self._is_new:
@@ -407,6 +410,7 @@ class Supervisor:
                 actions.restore_rates(self._controls)
             if self._is_clean and self.step - self._snapshot_step >= self.policy.snapshot_every:
                 self._snapshot_step = self.step
+                self._num_snapshots += 1
                 self._controls.buffers.rescan()
                 self._controls.snapshots.take(self.step)
         except Exception as fault:

@@ -50,8 +50,10 @@ def find_gradient_spike(
         Clip the gradients down to the level, keeping their direction.
     """
     norm = history.newest.values.get("grad_norm")
+    if not isinstance(norm, float) or not isfinite(norm) or history.is_within("grad_norm", window):
+        return
     seen = history.statistics("grad_norm", window)
-    if not isinstance(norm, float) or not isfinite(norm) or seen.num < FIRST_SAMPLES:
+    if seen.num < FIRST_SAMPLES:
         return
     margin = MARGIN if seen.num >= min(warmup, window) else coarse
     limit = seen.limit_above(sigmas, FACTOR, margin, ceiling=CEILING)

@@ -53,8 +53,10 @@ def find_loss_spike(
         Skip the update; if the next batch breaches too, roll back once, then skip until it is over, then halt.
     """
     loss = history.newest.values.get("loss")
+    if not isinstance(loss, float) or not isfinite(loss) or history.is_within("loss", window):
+        return
     seen = history.statistics("loss", window)
-    if not isinstance(loss, float) or not isfinite(loss) or seen.num < FIRST_SAMPLES:
+    if seen.num < FIRST_SAMPLES:
         return
     margin = MARGIN if seen.num >= min(warmup, window) else coarse
     limit = seen.limit_above(sigmas, FACTOR, margin, ceiling=CEILING)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -118,8 +117,9 @@ def _fetch(parts: Sequence[Tensor]) -> list[NDArray[Any]]:
     if far:
         fetched = iter(torch.cat([part.to(far[0].device) for part in far]).cpu().split([len(part) for part in far]))
         parts = [part if part.device.type == "cpu" else next(fetched) for part in parts]
-    ends = list(itertools.accumulate(len(part) for part in parts))
-    return np.split(torch.cat([torch.empty(0), *parts]).numpy(), ends[:-1])
+    host = torch.cat([torch.empty(0), *parts]).numpy()
+    ends = list(itertools.accumulate(map(len, parts)))
+    return [host[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def is_distributed() -> bool:
