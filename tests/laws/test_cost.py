@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.laws.models import Deep
-from tests.laws.training import Training, add_average, add_scaler, make_training
+from tests.laws.training import Training, add_average, make_training
 from trimtab import Policy
 from trimtab.history import CAPACITY
 from trimtab.journal import FLUSH_SECONDS
@@ -80,11 +80,17 @@ def count_during_check(training: Training, step: int, mode: OperatorCount | Fetc
     return mode.counts
 
 
+def add_quiet_scaler(training: Training) -> None:
+    """Mixed precision whose scale neither overflows nor grows, so that snapshots keep their cadence."""
+    training.autocast = torch.float16
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=128.0)
+
+
 PARTS = [
     pytest.param({}, [], id="plain"),
     pytest.param({"clip_norm": 0.1}, [], id="clipped"),
     pytest.param({"clip_norm": 0.1}, [add_average], id="with-partner"),
-    pytest.param({}, [add_scaler], id="scaled"),
+    pytest.param({}, [add_quiet_scaler], id="scaled"),
 ]
 
 

@@ -113,6 +113,24 @@ def test_fault_at_any_step_is_undone(optimizer: str, step: int, fault: Callable[
     assert 1 <= count_lost(training) <= EVERY + PROBATION
 
 
+@pytest.mark.parametrize("value", [1e30, -1e30, math.nan])
+@pytest.mark.parametrize(
+    "name", ["inner.weight", "inner.bias", "norm.weight", "norm.bias", "outer.weight", "outer.bias"]
+)
+def test_fault_in_any_parameter_is_undone(name: str, value: float) -> None:
+    """Whichever parameter is hit, a vector in front of BatchNorm or ReLU included, the run ends as if none were."""
+
+    def hit(training: Training) -> None:
+        if training.batches.position == 21 and "rollback" not in training.verdicts:
+            with torch.no_grad():
+                training.model.get_parameter(name).view(-1)[5 % training.model.get_parameter(name).numel()] = value
+
+    training = run_replayed(make_training("adamw", after_update=hit))
+    state = capture(training)
+    assert "rollback" in training.verdicts
+    assert list_differences(state, run_healthy("adamw")) == []
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_state_made_lazily_is_deleted_again(optimizer: str) -> None:
     """A fault in the very first update leads back to an optimizer that has not made its state yet."""

@@ -42,7 +42,6 @@ class Subject:
         parameters: the parameters in the same order.
         groups: the names of the groups.
         group_of: for every parameter the index of its group; shape (parameters,).
-        matrices: the positions of the parameters whose norms are taken at every step.
 
     Raises:
         InputError: if the model has nothing to train, or the optimizer holds none of it or cannot be judged.
@@ -74,9 +73,6 @@ class Subject:
         last = len(self.groups) - 1
         members = [self._group_by_name.get(name, OTHER) for name in self.names]
         self.group_of = np.array([index_of.get(group, last) for group in members], dtype=np.int64)
-        is_matrix = np.array([parameter.ndim > 1 for parameter in self.parameters])
-        has_matrix = np.isin(self.group_of, self.group_of[is_matrix])
-        self.matrices = np.flatnonzero(is_matrix | ~has_matrix)
 
     def refresh_if_changed(self) -> None:
         """Look the parameters up anew if the optimizer was given more of them."""
@@ -107,15 +103,9 @@ class Subject:
         gradients = [parameter.grad for parameter in self.parameters]
         return [each.coalesce().values() if each is not None and each.is_sparse else each for each in gradients]
 
-    def norms_by_group(self, norms: NDArray[Any], group_of: NDArray[np.int64] | None = None) -> tuple[float, ...]:
-        """The Euclidean norm of each group, as float32.
-
-        Args:
-            norms: the norm of each parameter, or of some; shape (parameters,).
-            group_of: the groups of those the norms are of; None for all.
-        """
-        owners = self.group_of if group_of is None else group_of
-        squares = np.bincount(owners, weights=np.square(norms, dtype=np.float64), minlength=len(self.groups))
+    def norms_by_group(self, norms: NDArray[Any]) -> tuple[float, ...]:
+        """The Euclidean norm of each group from those of its parameters; shape (parameters,), as float32."""
+        squares = np.bincount(self.group_of, weights=np.square(norms, dtype=np.float64), minlength=len(self.groups))
         return tuple(np.sqrt(squares).astype(np.float32).tolist())
 
 
