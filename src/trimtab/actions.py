@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import inf, isfinite, nan
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,9 +55,8 @@ class Controls:
     """While the optimizer steps: the learning rates to set back after it."""
 
 
-@torch.no_grad()
 def act(decision: Decision, controls: Controls, measurement: Measurement, note: str = "") -> Action:
-    """Carry a decision out: first the verdict on the update, then the adjustments.
+    """Carry a decision out, with gradients disabled: first the verdict on the update, then the adjustments.
 
     Args:
         decision: what to do.
@@ -103,12 +103,20 @@ def clip_gradients(decision: Decision, controls: Controls, grad_norm: Value) -> 
     limit = min([routine, *asked])
     if not isinstance(grad_norm, float) or not isfinite(grad_norm) or grad_norm + 1e-6 <= limit:
         return []
-    parameters = list(_list_parameters(controls))
-    first = next((each.grad for each in parameters if each.grad is not None), torch.empty(0))
-    dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
-    total = torch.full((), grad_norm, dtype=dtype, device=first.device)
-    torch.nn.utils.clip_grads_with_norm_(parameters, limit, total)
+    gradients = [each.grad for each in _list_parameters(controls) if each.grad is not None]
+    factor = clip_factor(grad_norm, limit, is_double=bool(gradients) and gradients[0].dtype == torch.float64)
+    torch._foreach_mul_(gradients, [factor] * len(gradients))
     return [Change("grad_norm", min(grad_norm, routine), limit)] if asked and limit < routine else []
+
+
+def clip_factor(norm: float, limit: float, *, is_double: bool = False) -> float:
+    """What gradients are multiplied by to bring their norm down to a limit: min(limit / (norm + 1e-6), 1).
+
+    It is computed as `torch.nn.utils.clip_grads_with_norm_` computes it, step by step in the dtype of the norm, so that
+    clipped gradients are the same bit for bit; the constant is PyTorch's.
+    """
+    number = np.float64 if is_double else np.float32
+    return float(min(number(1) / (number(norm) + number(1e-6)) * number(limit), number(1)))
 
 
 def drop_gradients(controls: Controls) -> None:

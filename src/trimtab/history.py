@@ -22,6 +22,9 @@ REBASE_AFTER = 25
 (10 in the demo), shorter than the skips a policy allows in a row (50), so that a change of task ends in a new level
 rather than in a halt."""
 
+RECENT = 8
+"""Rows looked at first for a sample as large as the newest number: of falling or flat numbers, all but one in nine."""
+
 GAUSSIAN_MAD = 1.4826
 """Standard deviation of a normal distribution in units of its median absolute deviation."""
 
@@ -182,9 +185,16 @@ class History:
 
         No limit of `Statistics.limit_above` is below the largest sample, so this spares the statistics of most steps.
         """
-        samples = self.samples(metric, window)
         value = self.newest.values.get(metric)
-        return len(samples) > 0 and isinstance(value, float) and value <= float(samples.max())
+        if not isinstance(value, float):
+            return False
+        row = self._end - 1
+        recent = slice(max(row - min(RECENT, window), self._start), row)
+        samples = self._columns[metric][recent][self._is_sample[recent]]
+        if len(samples) and value <= samples.max() < math.inf:
+            return True
+        samples = self.samples(metric, window)
+        return len(samples) > 0 and value <= float(samples.max())
 
     def statistics(self, metric: str, window: int) -> Statistics:
         """Robust level and spread of a scalar metric's newest samples, computed once per step for all detectors.

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
 
+WEIGHTS_EVERY = 2
+"""Steps from one measurement of the weights to the next, if a snapshot is on probation for as long: reading them costs
+as much as reading the gradients."""
+
 RATIO_EVERY = 4
 """Snapshots from one measurement of the update ratio to the next, which costs half as much as a snapshot."""
 
@@ -164,7 +168,8 @@ class Supervisor:
         self._stopwatch.start()
         self.step += 1
         try:
-            decision = self._check(moment, batch)
+            with torch.no_grad():
+                decision = self._check(moment, batch)
         except Exception as fault:
             self._survive(fault)
             self._pass_over()
@@ -195,7 +200,8 @@ class Supervisor:
         if self._is_off:
             return Decision(self.step, clock="review")
         try:
-            decision = self._judge(Measurement(self.step, values, clock="review"), self.reviews)
+            with torch.no_grad():
+                decision = self._judge(Measurement(self.step, values, clock="review"), self.reviews)
         except Exception as fault:
             self._survive(fault)
             decision = Decision(self.step, clock="review")
@@ -271,6 +277,7 @@ class Supervisor:
         """Bring everything into the state that probes measure; first what decides how much they measure."""
         subject, snapshots = self._subject, self._controls.snapshots
         moment.seconds = self._stopwatch.read()
+        moment.are_weights_due = (self.step - 1) % min(WEIGHTS_EVERY, self.policy.probation) == 0
         moment.is_ratio_due = self.step == self._snapshot_step + 2 and self._num_snapshots % RATIO_EVERY == 0
         subject.refresh_if_changed()
         self._unscale()

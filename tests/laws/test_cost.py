@@ -25,6 +25,7 @@ from trimtab import Policy
 from trimtab.history import CAPACITY
 from trimtab.journal import FLUSH_SECONDS
 from trimtab.policy import LEDGER_CAPACITY
+from trimtab.probes import probes
 
 USUAL_STEP = 21
 """A step well after a snapshot."""
@@ -122,9 +123,25 @@ def test_check_runs_few_operators_whatever_the_depth(
 def test_numbers_come_to_the_host_once(
     fields: dict[str, Any], parts: list[Callable[[Training], object]], step: int
 ) -> None:
-    """All numbers of a check travel to the host together."""
+    """On the host nothing is copied number by number: each probe's numbers are one view."""
     training = make_training("adamw", *parts, model=partial(Deep, 4), **fields).supervise()
-    assert count_during_check(training, step, FetchCount()) == {"numpy": 1}
+    counts = count_during_check(training, step, FetchCount())
+    assert counts.keys() == {"numpy"}
+    assert counts["numpy"] <= len(probes)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(
+    "step", [pytest.param(USUAL_STEP, id="usual-step"), pytest.param(STEP_AFTER_SNAPSHOT, id="after-snapshot")]
+)
+def test_numbers_come_from_a_device_together(step: int) -> None:
+    """All numbers of a check that lie on a GPU travel to the host in one transfer."""
+    training = make_training("adamw", model=partial(Deep, 4))
+    training.model.cuda()
+    training.distort = lambda _training, _step, inputs, targets: (inputs.cuda(), targets.cuda())
+    counts = count_during_check(training.supervise(), step, FetchCount())
+    assert counts["cpu"] == 1
+    assert counts.keys() == {"cpu", "numpy"}
 
 
 def test_transfers_are_seen() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, TypeAlias
 
 import torch
@@ -18,9 +18,13 @@ from trimtab.types import Measurement, Value
 
 Values: TypeAlias = Mapping[str, Value]
 
-Reading: TypeAlias = Generator[Tensor, NDArray[Any], Values]
-"""How a probe reads: it yields one tensor of numbers, is sent the same numbers on the host, and returns its metrics.
-All tensors of a step travel to the host together."""
+Numbers: TypeAlias = Tensor | Sequence[float]
+"""Numbers of this rank: a tensor, or a sequence where they are on the host already."""
+
+Reading: TypeAlias = Generator[Numbers, Any, Values]
+"""How a probe reads: it yields its numbers, is sent them on the host (an array where it yielded a tensor, averaged over
+all ranks), and returns its metrics; where there is nothing to read, it returns at once. All tensors of a step travel
+to the host together."""
 
 Look: TypeAlias = Callable[[Moment], Reading | Values]
 """A probe's function: a generator as described at `Reading`, or a plain function where every rank knows the values."""
@@ -40,7 +44,7 @@ class Probe:
     """Its function of a moment."""
 
     size: Size
-    """How many numbers it yields at a moment: the same on every rank, and 0 where it yields no tensor."""
+    """How many numbers it yields at a moment: the same on every rank, and 0 where it yields none."""
 
     per_group: tuple[str, ...]
     """Those of its metrics that are one number per group."""
@@ -54,7 +58,7 @@ probes: Registry[Probe] = Registry("probe")
 
 
 def yields_nothing(_: Moment) -> int:
-    """The size of a probe that yields no tensor."""
+    """The size of a probe that yields no numbers."""
     return 0
 
 
@@ -81,12 +85,15 @@ def list_group_metrics() -> list[str]:
     return [metric for each in probes.values() for metric in each.per_group]
 
 
-@torch.no_grad()
 def measure(step: int, moment: Moment, fault: Exception | None = None) -> Measurement:
     """Ask every probe, with one transfer from the device to the host; metrics of one number come first.
 
     In a distributed run the numbers are averaged over all ranks by one all-reduce, which every rank joins even if
-    one of its probes fails. A number that is not finite on one rank is NaN on all.
+    one of its probes fails. A number that is not finite on one rank is NaN on all. Where one of them is not finite and
+    the weights were not due, these are measured too, since they may be the cause: all ranks see the same numbers, so
+    all do.
+
+    Gradients have to be disabled by the caller.
 
     Args:
         step: the step the measurement belongs to.
@@ -96,30 +103,48 @@ def measure(step: int, moment: Moment, fault: Exception | None = None) -> Measur
     Raises:
         ProbeError: if something failed on another rank.
     """
-    looks = [_look(each, moment) for each in probes.values()]
-    faults = [each for each in (fault, *(failed for _, _, failed in looks)) if each is not None]
-    parts = [numbers.detach().reshape(-1) for _, numbers, _ in looks]
+    values = _ask(probes.values(), moment, fault)
+    if not moment.are_weights_due and not all(isfinite(value) for value in values.values() if isinstance(value, float)):
+        moment.are_weights_due = True
+        values.update(_ask([probes["weight_norm"]], moment))
+    return Measurement(step, values)
+
+
+def _ask(asked: Iterable[Probe], moment: Moment, fault: Exception | None = None) -> dict[str, Value]:
+    """The metrics of some probes, those of one number first."""
+    looks = [_look(each, moment) for each in asked]
+    faults = [each for each in (fault, *(look.fault for look in looks)) if each is not None]
+    parts: Sequence[Numbers] = [look.numbers for look in looks if look.numbers is not None]
     if is_distributed():
         parts, num_faulty = _average_over_ranks(parts, moment.subject.device, bool(faults))
         if num_faulty and not faults:
             faults = [ProbeError(f"Trimtab failed on {num_faulty} other rank{'s' * (num_faulty > 1)}")]
     if faults:
         raise faults[0]
-    values: dict[str, Value] = {}
-    for (reading, _, _), numbers in zip(looks, _fetch(parts), strict=True):
-        values.update(_finish(reading, numbers))
-    return Measurement(step, dict(sorted(values.items(), key=lambda item: isinstance(item[1], tuple))))
+    fetched = iter(_fetch(parts))
+    scalars: dict[str, Value] = {}
+    by_group: dict[str, Value] = {}
+    for look in looks:
+        found = look.known if look.reading is None else _finish(look.reading, next(fetched))
+        for metric, value in found.items():
+            (by_group if isinstance(value, tuple) else scalars)[metric] = value
+    return scalars | by_group
 
 
-def _fetch(parts: Sequence[Tensor]) -> list[NDArray[Any]]:
+def _fetch(parts: Sequence[Numbers]) -> list[NDArray[Any] | Sequence[float]]:
     """The numbers on the host, with one transfer for all that are not there yet."""
-    far = [part for part in parts if part.device.type != "cpu"]
+    far = [part for part in parts if isinstance(part, Tensor) and part.device.type != "cpu"]
     if far:
-        fetched = iter(torch.cat([part.to(far[0].device) for part in far]).cpu().split([len(part) for part in far]))
-        parts = [part if part.device.type == "cpu" else next(fetched) for part in parts]
-    host = torch.cat([torch.empty(0), *parts]).numpy()
-    ends = list(itertools.accumulate(map(len, parts)))
-    return [host[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        sizes = [len(part) for part in far]
+        fetched = iter(torch.cat([part.to(far[0].device) for part in far]).cpu().split(sizes))
+        parts = [next(fetched) if isinstance(part, Tensor) and part.device.type != "cpu" else part for part in parts]
+    return [_to_array(part) if isinstance(part, Tensor) else part for part in parts]
+
+
+def _to_array(part: Tensor) -> NDArray[Any]:
+    """The same numbers in a dtype that NumPy has."""
+    array: NDArray[Any] = (part if part.dtype in (torch.float32, torch.float64) else part.float()).numpy()
+    return array
 
 
 def is_distributed() -> bool:
@@ -128,33 +153,45 @@ def is_distributed() -> bool:
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
-def _look(each: Probe, moment: Moment) -> tuple[Reading, Tensor, Exception | None]:
+@dataclass(slots=True)
+class _Looked:
+    """What became of asking one probe."""
+
+    known: Values
+    reading: Reading | None = None
+    numbers: Numbers | None = None
+    fault: Exception | None = None
+
+
+def _look(each: Probe, moment: Moment) -> _Looked:
     """Begin a reading. A probe that fails leaves NaN in its place, so that this rank still joins the others."""
     try:
-        reading = each.look(moment)
-        if isinstance(reading, Mapping):
-            reading = _read_known(reading)
-        numbers = next(reading)
-        if numbers.numel() != each.size(moment):
-            raise ValueError(f"probe {each.name} yields {numbers.numel()} numbers, not the {each.size(moment)} it says")
-        return reading, numbers, None
+        looked = _begin(each.look(moment))
+        num = 0 if looked.numbers is None else len(looked.numbers)
+        if num != each.size(moment):
+            raise ValueError(f"probe {each.name} yields {num} numbers, not the {each.size(moment)} it says")
+        return looked
     except Exception as fault:
-        unknown = _read_known({})
-        return unknown, next(unknown).new_full((each.size(moment),), torch.nan), fault
+        size = each.size(moment)
+        return _Looked({}, numbers=torch.full((size,), torch.nan) if size else None, fault=fault)
 
 
-def _read_known(values: Values) -> Reading:
-    """A reading of what is known on the host already."""
-    yield torch.empty(0)
-    return values
+def _begin(reading: Reading | Values) -> _Looked:
+    if isinstance(reading, Mapping):
+        return _Looked(reading)
+    try:
+        numbers = next(reading)
+        return _Looked({}, reading, numbers.detach().reshape(-1) if isinstance(numbers, Tensor) else numbers)
+    except StopIteration as finished:
+        return _Looked(finished.value)
 
 
-def _average_over_ranks(parts: Sequence[Tensor], device: torch.device, is_faulty: bool) -> tuple[list[Tensor], int]:
+def _average_over_ranks(parts: Sequence[Numbers], device: torch.device, is_faulty: bool) -> tuple[list[Tensor], int]:
     """The mean of each number over all ranks, NaN where one rank's is not finite, and how many ranks failed.
 
     The sum is taken in float64, so that the mean of equal float32 numbers is exactly that number.
     """
-    flat = torch.cat([part.to(device, torch.float64) for part in parts])
+    flat = torch.cat([torch.as_tensor(part).to(device, torch.float64) for part in parts])
     finite = torch.isfinite(flat)
     flag = torch.full((1,), float(is_faulty), dtype=torch.float64, device=device)
     packed = torch.cat((torch.where(finite, flat, 0), (~finite).to(torch.float64), flag))
@@ -165,13 +202,13 @@ def _average_over_ranks(parts: Sequence[Tensor], device: torch.device, is_faulty
     return list(mean.split([len(part) for part in parts])), int(host[-1])
 
 
-def _finish(reading: Reading, numbers: NDArray[Any]) -> Values:
+def _finish(reading: Reading, numbers: NDArray[Any] | Sequence[float]) -> Values:
     try:
         reading.send(numbers)
     except StopIteration as finished:
         returned: Values = finished.value
         return returned
-    raise RuntimeError("a probe yields exactly one tensor; this one yielded a second")
+    raise RuntimeError("a probe yields once; this one yielded a second time")
 
 
 probes.load(__name__, __path__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 import numpy as np
 import torch
 
@@ -36,9 +38,8 @@ def measure_grad_norm(moment: Moment) -> Reading:
         every = torch.stack([nothing if gradient is None else next(found) for gradient in gradients])
     numbers = yield torch.cat((every, torch.linalg.vector_norm(there, 2).reshape(1)))
     norms = numbers[:-1]
-    num_bad = np.bincount(subject.group_of, weights=~np.isfinite(norms), minlength=len(subject.groups))
-    return {
-        "grad_norm": float(numbers[-1]),
-        "group_grad_norm": subject.norms_by_group(norms),
-        "group_nonfinite": tuple(num_bad.tolist()),
-    }
+    total = float(numbers[-1])
+    num_bad = (0.0,) * len(subject.groups)
+    if not isfinite(total):
+        num_bad = tuple(np.bincount(subject.group_of, weights=~np.isfinite(norms), minlength=len(num_bad)).tolist())
+    return {"grad_norm": total, "group_grad_norm": subject.norms_by_group(norms), "group_nonfinite": num_bad}

@@ -12,6 +12,8 @@ from trimtab.probes.subject import Moment
 def measure_loss_scale(moment: Moment) -> Reading:
     """`loss_scale`: the factor the loss was multiplied by; not measured without an enabled scaler."""
     scaler = moment.subject.scaler
-    scale = scaler._get_scale_async() if scaler is not None and moment.subject.scales else None
-    numbers = yield torch.empty(0) if scale is None else scale
-    return {"loss_scale": float(numbers[0])} if numbers.size else {}
+    if scaler is None or not scaler.is_enabled():
+        return {}
+    scale = scaler._get_scale_async()
+    numbers = yield torch.tensor([torch.nan]) if scale is None else scale
+    return {"loss_scale": float(numbers[0])}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from trimtab.probes import Reading, probe
 from trimtab.probes.subject import Moment
 
@@ -11,5 +9,7 @@ from trimtab.probes.subject import Moment
 @probe("step_seconds", size=lambda moment: 2 * int(moment.seconds is not None))
 def measure_step_seconds(moment: Moment) -> Reading:
     """`step_seconds`: seconds since the step before; `supervisor_seconds`: those of them the supervisor took."""
-    numbers = yield torch.empty(0) if moment.seconds is None else torch.tensor(moment.seconds)
-    return {"step_seconds": float(numbers[0]), "supervisor_seconds": float(numbers[1])} if numbers.size else {}
+    if moment.seconds is None:
+        return {}
+    numbers = yield moment.seconds
+    return {"step_seconds": float(numbers[0]), "supervisor_seconds": float(numbers[1])}

@@ -66,7 +66,9 @@ class Subject:
         held = {id(parameter): parameter for parameter in _list_held(self.optimizer)}
         named = [(name, held.pop(id(each))) for name, each in self.model.named_parameters() if id(each) in held]
         named += [(f"{OTHER}.{index}", parameter) for index, parameter in enumerate(held.values())]
-        self._num_held = len(_list_held(self.optimizer))
+        groups = self.optimizer.param_groups
+        self._num_given = sum(len(group["params"]) for group in groups)
+        self._frozen = [each for group in groups for each in group["params"] if not each.requires_grad]
         self.names = tuple(name for name, _ in named)
         self.parameters = [parameter for _, parameter in named]
         index_of = {group: index for index, group in enumerate(self.groups)}
@@ -75,8 +77,9 @@ class Subject:
         self.group_of = np.array([index_of.get(group, last) for group in members], dtype=np.int64)
 
     def refresh_if_changed(self) -> None:
-        """Look the parameters up anew if the optimizer was given more of them."""
-        if len(_list_held(self.optimizer)) != self._num_held:
+        """Look the parameters up anew if the optimizer was given more of them, or a frozen one is to be trained."""
+        num_given = sum(len(group["params"]) for group in self.optimizer.param_groups)
+        if num_given != self._num_given or any(each.requires_grad for each in self._frozen):
             self.refresh()
 
     @property
@@ -122,6 +125,9 @@ class Moment:
     grad_norm: Tensor | None = None
     """The total gradient norm, 0-d, where the loop has measured it already."""
 
+    are_weights_due: bool = True
+    """True if the weights are to be measured at this step, on every rank."""
+
     is_ratio_due: bool = False
     """True if the update before this step is one to measure, on every rank."""
 
@@ -153,17 +159,22 @@ def as_number(who: str, name: str, value: Tensor | float) -> Tensor:
     return number
 
 
-def stack_norms(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+def stack_norms(tensors: list[Tensor], device: torch.device) -> Tensor:
     """The Euclidean norm of each tensor, taken in float32; shape (tensors,), on one device.
 
     Without the explicit dtype, norms of float16 and bfloat16 tensors overflow to a false infinity.
     """
     if not tensors:
         return torch.zeros(0, device=device)
-    is_double = any(tensor.dtype in (torch.float64, torch.complex128) for tensor in tensors)
-    real = [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
-    norms = torch._foreach_norm(real, 2, dtype=torch.float64 if is_double else torch.float32)
-    return torch.stack([norm if norm.device == device else norm.to(device) for norm in norms])
+    dtypes = {tensor.dtype for tensor in tensors}
+    if dtypes == {torch.float32}:  # as the general case below, and faster
+        norms = torch._foreach_norm(tensors, 2)
+    else:
+        real = [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
+        is_double = not dtypes.isdisjoint((torch.float64, torch.complex128))
+        norms = torch._foreach_norm(real, 2, dtype=torch.float64 if is_double else torch.float32)
+    is_here = {norm.device for norm in norms} == {device}
+    return torch.stack(norms if is_here else [norm.to(device) for norm in norms])
 
 
 def assign_groups(model: nn.Module) -> dict[str, str]:

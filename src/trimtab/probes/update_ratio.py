@@ -21,11 +21,13 @@ def measure_update_ratio(moment: Moment) -> Reading:
     It is measured only where a snapshot keeps the parameters of one update ago, so it costs nothing at other steps.
     """
     subject = moment.subject
+    if not moment.is_ratio_due:
+        return {}
     if moment.reference is None:
         yield torch.full((count_norms(moment),), torch.nan)
         return {}
     moved = torch._foreach_sub(subject.parameters, list(moment.reference))
-    both = (*moved, *subject.parameters)
+    both = [*moved, *subject.parameters]
     numbers = yield stack_norms(both, subject.device)
     moves = np.asarray(subject.norms_by_group(numbers[: len(moved)]))
     weights = np.asarray(subject.norms_by_group(numbers[len(moved) :]))
