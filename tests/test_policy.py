@@ -14,8 +14,8 @@ from hypothesis import given, settings, strategies as st
 
 from trimtab import Decision, Finding, Plan, Policy, PolicyError
 from trimtab.detectors import detectors
-from trimtab.policy import DEFAULT_LADDERS, LEDGER_CAPACITY, decide
-from trimtab.types import ADJUSTMENTS, VERDICTS, Clock, Response
+from trimtab.policy import DEFAULT_LADDERS, KINDS, LEDGER_CAPACITY, PRESETS, decide
+from trimtab.types import Clock, Response
 
 NAN_LOSS = Finding(
     metric="loss", value=nan, limit=nan, message="not finite", detector="nonfinite", severity="critical", step=1
@@ -239,6 +239,105 @@ def test_decision_says_what_and_why(ladder: str, verdict: str, proceed: bool, re
     assert (decision.verdict, decision.proceed, decision.reason) == (verdict, proceed, reason)
 
 
+def find_in_group(group: str, detector: str = "group-explosion", step: int = 1) -> Finding:
+    """A finding on the gradient norm of one group, whose level is 2."""
+    return replace(STEEP, detector=detector, metric="group_grad_norm", groups=(group,), expected=2.0, step=step)
+
+
+BOTH = replace(STEEP, groups=("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("findings", "responses"),
+    [
+        pytest.param([find_in_group("a", "group-spike")], [Response("clip", ("a",), limit=2.0)], id="clip-one"),
+        pytest.param([find_in_group("a")], [Response("drop", ("a",))], id="drop-one"),
+        pytest.param([find_in_group("b"), find_in_group("a")], [Response("drop", ("a", "b"))], id="drop-two"),
+        pytest.param(
+            [find_in_group("a"), find_in_group("a", "group-spike"), find_in_group("b", "group-spike")],
+            [Response("drop", ("a",)), Response("clip", ("b",), limit=2.0)],
+            id="drop-one-and-clip-another",
+        ),
+        pytest.param(
+            [find_in_group("a"), find_in_group("b", "group-spike"), BOTH],
+            [Response("drop", ("a",)), Response("clip", ("b",), limit=2.0)],
+            id="all-suspects-answered-so-the-total-is-not-clipped",
+        ),
+        pytest.param(
+            [find_in_group("a", "group-spike"), BOTH],
+            [Response("clip", ("a",), limit=2.0), Response("clip", limit=1.0)],
+            id="one-suspect-left-so-the-total-is-clipped-too",
+        ),
+        pytest.param(
+            [find_in_group("a", "group-spike"), STEEP],
+            [Response("clip", ("a",), limit=2.0), Response("clip", limit=1.0)],
+            id="nobody-suspected-so-the-total-is-clipped-too",
+        ),
+        pytest.param([find_in_group("a"), NAN_LOSS], [Response("skip")], id="skip-is-stronger"),
+    ],
+)
+def test_groups_are_answered_for_one_by_one(findings: list[Finding], responses: list[Response]) -> None:
+    """Groups are clipped and dropped side by side, and the total only for what they leave unanswered."""
+    decision = decide(findings, [], Policy.default(), step=1)
+    assert decision.responses == tuple(responses)
+    assert decision.verdict == responses[0].kind
+
+
+def test_each_group_climbs_a_ladder_of_its_own() -> None:
+    """The third drop of a group in an episode freezes it; another group's drops do not count."""
+    policy = Policy.default()
+    ledger: list[Decision] = []
+    frozen = []
+    for step, groups in enumerate(["a", "ab", "b", "ab"], start=1):
+        decision = decide([find_in_group(group, step=step) for group in groups], ledger, policy, step=step)
+        ledger.append(decision)
+        frozen.append([each.groups for each in decision.responses if each.kind == "freeze"])
+    assert frozen == [[], [], [], [("a",), ("b",)]]
+
+
+def test_trouble_of_a_group_does_not_prolong_an_episode_of_the_whole() -> None:
+    """A group that is clipped at every step leaves the ladders of other detectors to start again after quiet steps."""
+    policy, ledger = Policy.default(), [decide([SPIKE], [], Policy.default(), step=1)]
+    for step in range(2, 12):
+        ledger.append(decide([find_in_group("a", "group-spike", step)], ledger, policy, step=step))
+    assert decide([replace(SPIKE, step=12)], ledger, policy, step=12).verdict == "skip"
+
+
+@pytest.mark.parametrize(
+    ("ladder", "finding", "response"),
+    [
+        pytest.param("clip-by-value", STEEP, Response("clip", limit=7.0, by_value=True), id="all-by-value"),
+        pytest.param(
+            "clip-by-value",
+            find_in_group("a", "gradient-spike"),
+            Response("clip", ("a",), limit=7.0, by_value=True),
+            id="a-group-by-value",
+        ),
+        pytest.param(
+            "freeze", find_in_group("a", "gradient-spike"), Response("freeze", ("a",), num_steps=9), id="freeze"
+        ),
+        pytest.param("drop", STEEP, Response("skip"), id="nothing-named-to-drop"),
+        pytest.param("rescale", STEEP, Response("rescale", factor=0.25), id="rescale"),
+    ],
+)
+def test_responses_take_their_numbers_from_the_policy(ladder: str, finding: Finding, response: Response) -> None:
+    """What a rung asks for carries the policy's numbers and the finding's groups."""
+    policy = replace(with_ladders(gradient_spike=ladder), clip_value=7.0, freeze_steps=9, rescale_factor=0.25)
+    assert decide([finding], [], policy, step=1).responses == (response,)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_is_a_policy(name: str) -> None:
+    """A preset is valid, and differs from the default."""
+    assert Policy.preset(name) != Policy.default()
+
+
+def test_unknown_preset_is_refused() -> None:
+    """A preset that does not exist is answered with those that do."""
+    with pytest.raises(PolicyError, match="policy has no preset 'four-tier'; it has three-tier"):
+        Policy.preset("four-tier")
+
+
 @given(st.lists(st.sampled_from(sorted(STEPS)), max_size=30), st.sampled_from(sorted(STEPS)))
 def test_decide_is_pure(past: list[str], now: str) -> None:
     """The same findings, ledger and policy give the same decision, and the ledger is left as it is."""
@@ -251,7 +350,9 @@ def test_decide_is_pure(past: list[str], now: str) -> None:
     assert decide(STEPS[now], tuple(ledger), Policy.from_dict(policy.to_dict()), step=len(past) + 1) == first
 
 
-rungs = st.lists(st.sampled_from([*VERDICTS[1:-1], *ADJUSTMENTS]), min_size=1, max_size=3, unique=True).map("+".join)
+rungs = st.lists(st.sampled_from([kind for kind in KINDS if kind != "halt"]), min_size=1, max_size=3, unique=True).map(
+    "+".join
+)
 ladders = st.tuples(st.lists(rungs, max_size=4), st.sampled_from([[], ["halt"]])).map(
     lambda parts: (*parts[0], *parts[1])
 )
@@ -338,7 +439,7 @@ def from_table(**table: object) -> Callable[[], Policy]:
         pytest.param(
             from_table(memroy=3),
             "policy has no setting 'memroy'; it has detectors, memory, horizon, max_skips, max_rollbacks, "
-            "snapshot_every, probation, cool_factor, cool_steps",
+            "snapshot_every, probation, cool_factor, cool_steps, freeze_steps, clip_value, rescale_factor",
             id="unknown-number",
         ),
         pytest.param(
@@ -348,17 +449,17 @@ def from_table(**table: object) -> Callable[[], Policy]:
         ),
         pytest.param(
             from_entry({"ladder": ["skip", "jump"]}),
-            "loss-spike has no response 'jump'; it has clip, skip, rollback, halt, cool, repair",
+            "loss-spike has no response 'jump'; it has " + ", ".join(KINDS),
             id="unknown-response",
         ),
         pytest.param(
             from_entry({"ladder": ["proceed"]}),
-            "loss-spike has no response 'proceed'; it has clip, skip, rollback, halt, cool, repair",
+            "loss-spike has no response 'proceed'; it has " + ", ".join(KINDS),
             id="proceed-is-no-response",
         ),
         pytest.param(
             from_entry({"ladder": ["skip + cool"]}),
-            "loss-spike has no response 'skip '; it has clip, skip, rollback, halt, cool, repair",
+            "loss-spike has no response 'skip '; it has " + ", ".join(KINDS),
             id="spaces-in-a-rung",
         ),
         pytest.param(

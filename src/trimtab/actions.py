@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from math import inf, isfinite, nan
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from math import hypot, inf, isfinite, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.state.snapshot import SnapshotError
-from trimtab.types import Action, Adjustment, Change, Decision, Measurement, Response, Value
+from trimtab.types import Action, Adjustment, Change, Decision, Measurement, Response
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -45,6 +45,12 @@ class Controls:
     report: Callable[[Exception], None]
     """Called with what fails without keeping the rest of an action from being done."""
 
+    groups: tuple[str, ...] = ()
+    """The names of the parameter groups."""
+
+    list_members: Callable[[str], Sequence[Tensor]] = lambda _: ()
+    """The parameters of a group, by its name."""
+
     clip_norm: float | None = None
     """The routine limit of the gradient norm."""
 
@@ -68,7 +74,7 @@ def act(decision: Decision, controls: Controls, measurement: Measurement, note: 
         What was done. A rollback without a snapshot that fits becomes a skip.
     """
     verdict, restored = decision.verdict, None
-    if verdict not in ("proceed", "clip"):
+    if not decision.proceed:
         drop_gradients(controls)
     if verdict == "rollback":
         try:
@@ -76,8 +82,9 @@ def act(decision: Decision, controls: Controls, measurement: Measurement, note: 
         except SnapshotError as error:
             verdict, note = "skip", "; ".join(filter(None, [f"not rolled back: {error}", note]))
     changes: list[Change] = []
-    if verdict in ("proceed", "clip"):
-        changes += clip_gradients(decision, controls, measurement.values.get("grad_norm", nan))
+    if decision.proceed:
+        grad_norm, changes = limit_groups(decision, controls, measurement)
+        changes += clip_gradients(decision, controls, grad_norm)
     if verdict in ("skip", "halt"):
         controls.buffers.put_back()
     if verdict == "rollback":
@@ -87,10 +94,52 @@ def act(decision: Decision, controls: Controls, measurement: Measurement, note: 
             changes += repair(controls)
         if response.kind == "cool":
             changes += start_cooling(controls, response, decision.step)
+        if response.kind == "freeze":
+            freeze(controls, response.groups, decision.step, response.num_steps)
+        if response.kind == "rescale":
+            changes += rescale(controls, 1.0 if response.factor is None else response.factor)
     return Action(decision.step, verdict, restored, _count_lost(verdict, restored, decision.step), tuple(changes), note)
 
 
-def clip_gradients(decision: Decision, controls: Controls, grad_norm: Value) -> list[Change]:
+def limit_groups(decision: Decision, controls: Controls, measurement: Measurement) -> tuple[float, list[Change]]:
+    """Drop and clip the groups that a decision names, each by itself; no other gradient is touched.
+
+    Returns:
+        The norm of all gradients that are left, NaN where it is not known, and what was changed: for a dropped group
+        its norm becomes 0.
+    """
+    grad_norm, by_group = measurement.values.get("grad_norm", nan), measurement.values.get("group_grad_norm", ())
+    asked = [each for each in decision.responses if each.groups and each.kind in ("clip", "drop")]
+    total = grad_norm if isinstance(grad_norm, float) else nan
+    if not asked or not isinstance(by_group, tuple):
+        return total, []
+    norms = dict(zip(controls.groups, by_group, strict=True))
+    changes = []
+    for response in asked:
+        for group in response.groups:
+            before = norms[group]
+            norms[group] = _limit_group(response, controls.list_members(group), before)
+            changes.append(Change(f"{group}: grad_norm", before, norms[group]))
+    return hypot(*norms.values()), changes
+
+
+def _limit_group(response: Response, members: Sequence[Tensor], norm: float) -> float:
+    """Drop or clip the gradients of one group; returns their norm afterwards."""
+    gradients = [each.grad for each in members if each.grad is not None]
+    if response.kind == "drop" or not gradients:
+        for each in members:
+            each.grad = None
+        return 0.0
+    if response.by_value:
+        _clamp(gradients, inf if response.limit is None else response.limit)
+        return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float32))))
+    if response.limit is None or not isfinite(norm) or norm + 1e-6 <= response.limit:
+        return norm
+    _scale(gradients, norm, response.limit)
+    return response.limit
+
+
+def clip_gradients(decision: Decision, controls: Controls, grad_norm: float) -> list[Change]:
     """Scale all gradients down to the lower of the routine limit and the decision's, as PyTorch does.
 
     Gradients that are not finite are left alone: `inf * 0` is NaN.
@@ -98,15 +147,31 @@ def clip_gradients(decision: Decision, controls: Controls, grad_norm: Value) -> 
     Returns:
         The change, where a decision asked for it; routine clipping is none.
     """
-    asked = [each.limit for each in decision.responses if each.kind == "clip" and each.limit is not None]
-    routine = inf if controls.clip_norm is None else controls.clip_norm
-    limit = min([routine, *asked])
-    if not isinstance(grad_norm, float) or not isfinite(grad_norm) or grad_norm + 1e-6 <= limit:
-        return []
+    asked = [each for each in decision.responses if each.kind == "clip" and not each.groups]
     gradients = [each.grad for each in _list_parameters(controls) if each.grad is not None]
-    factor = clip_factor(grad_norm, limit, is_double=bool(gradients) and gradients[0].dtype == torch.float64)
-    torch._foreach_mul_(gradients, [factor] * len(gradients))
-    return [Change("grad_norm", min(grad_norm, routine), limit)] if asked and limit < routine else []
+    for response in asked:
+        if response.by_value and response.limit is not None:
+            _clamp(gradients, response.limit)
+            grad_norm = float(torch.nn.utils.get_total_norm(gradients))
+    norms = [each.limit for each in asked if each.limit is not None and not each.by_value]
+    routine = inf if controls.clip_norm is None else controls.clip_norm
+    limit = min([routine, *norms])
+    if not isfinite(grad_norm) or grad_norm + 1e-6 <= limit:
+        return []
+    _scale(gradients, grad_norm, limit)
+    return [Change("grad_norm", min(grad_norm, routine), limit)] if norms and limit < routine else []
+
+
+def _scale(gradients: Sequence[Tensor], norm: float, limit: float) -> None:
+    """Scale gradients of a finite norm down to a limit, in place."""
+    factor = clip_factor(norm, limit, is_double=any(each.dtype == torch.float64 for each in gradients[:1]))
+    torch._foreach_mul_(list(gradients), [factor] * len(gradients))
+
+
+def _clamp(gradients: Sequence[Tensor], limit: float) -> None:
+    """Clamp every number to ± a limit, in place; infinities become the limit, and NaN stays."""
+    for gradient in gradients:
+        (gradient._values() if gradient.is_sparse else gradient).clamp_(-limit, limit)
 
 
 def clip_factor(norm: float, limit: float, *, is_double: bool = False) -> float:
@@ -152,10 +217,75 @@ def start_cooling(controls: Controls, response: Response, step: int) -> list[Cha
     return [Change("learning_rate", rate, rate * factor)]
 
 
+def freeze(controls: Controls, groups: Sequence[str], step: int, num_steps: int | None = None) -> None:
+    """Freeze groups from the next step on: their gradients are dropped before anything looks at them.
+
+    An optimizer leaves a parameter without a gradient alone, and its state too, so a frozen group keeps every bit.
+
+    Args:
+        controls: what the run consists of.
+        groups: their names; one that is frozen already is frozen anew.
+        step: the step of the decision.
+        num_steps: for how many steps; None until it is thawed by hand.
+    """
+    thaw(controls, groups)
+    until = None if num_steps is None else step + num_steps
+    controls.adjustments = (*controls.adjustments, Adjustment("freeze", step, until, groups=tuple(groups)))
+
+
+def thaw(controls: Controls, groups: Iterable[str]) -> None:
+    """End the freeze of groups; the others stay frozen."""
+    wanted = set(groups)
+    kept = []
+    for each in controls.adjustments:
+        left = tuple(group for group in each.groups if group not in wanted)
+        if each.kind != "freeze" or left:
+            kept.append(replace(each, groups=left))
+    controls.adjustments = tuple(kept)
+
+
+def hold_frozen(controls: Controls, step: int) -> tuple[str, ...]:
+    """Drop the gradients of every frozen group.
+
+    It comes before the loss scaler looks at them: one infinite gradient among them would keep all groups from updating.
+
+    Returns:
+        The groups whose freeze is over with this step; they are thawed.
+    """
+    over = [
+        each for each in controls.adjustments if each.kind == "freeze" and each.until is not None and step > each.until
+    ]
+    thawed = tuple(group for each in over for group in each.groups)
+    if thawed:
+        thaw(controls, thawed)
+    for adjustment in controls.adjustments:
+        if adjustment.kind == "freeze":
+            for group in adjustment.groups:
+                for parameter in controls.list_members(group):
+                    parameter.grad = None
+    return thawed
+
+
+def rescale(controls: Controls, factor: float) -> list[Change]:
+    """Multiply the loss scale by a factor, for the next step on; it never falls below 1.
+
+    The scaler backs off by itself at the end of a step that overflowed; then this is what is left of the factor.
+    """
+    scaler = controls.scaler
+    if scaler is None or not scaler.is_enabled() or scaler._scale is None:
+        return []
+    before = float(scaler._scale)
+    after = max(before * factor, 1.0)
+    found = scaler._per_optimizer_states[id(controls.optimizer)]["found_inf_per_device"].values()
+    is_backing_off = any(bool(each) for each in found)
+    scaler._scale.fill_(after / scaler.get_backoff_factor() if is_backing_off else after)
+    return [Change("loss_scale", before, after)]
+
+
 def cooling_factor(adjustments: Iterable[Adjustment], step: int) -> float:
     """What the learning rate is multiplied by at a step: the factor while it holds, then linearly back to 1."""
     for each in adjustments:
-        if each.kind == "cool" and each.since <= step:
+        if each.kind == "cool" and each.since <= step and each.until is not None:
             length = max(each.until - each.since, 1)
             share = min(max(step - each.until, 0) / length, 1.0)
             return each.factor + (1.0 - each.factor) * share

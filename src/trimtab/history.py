@@ -104,6 +104,7 @@ class History:
         self._is_sample = np.zeros(2 * capacity, dtype=np.bool_)
         self._columns: dict[str, Column] = {}
         self._statistics: dict[tuple[str, int], Statistics] = {}
+        self._rises: dict[str, float] = {}
 
     def __len__(self) -> int:
         return min(self._end, self.capacity)
@@ -123,7 +124,7 @@ class History:
         self._streaks[row] = 0
         self._end = row + 1
         self.newest = measurement
-        self._statistics.clear()
+        self._forget()
 
     def close(self, accepted: bool) -> bool:
         """Say what became of the newest row: accepted rows are samples from now on.
@@ -133,7 +134,7 @@ class History:
         """
         row = self._end - 1
         self._is_sample[row] = accepted
-        self._statistics.clear()
+        self._forget()
         if accepted:
             return False
         before = int(self._streaks[row - 1]) if row else 0
@@ -152,7 +153,7 @@ class History:
     def abandon(self, after_step: int) -> None:
         """Leave out every row after a step, since a rollback abandoned what they measured."""
         self._is_sample[: self._end] &= self._steps[: self._end] <= after_step
-        self._statistics.clear()
+        self._forget()
 
     def column(self, metric: str) -> Column:
         """View of a metric, oldest row first: shape (rows,) or (rows, groups); NaN where it was not measured.
@@ -196,6 +197,23 @@ class History:
         samples = self.samples(metric, window)
         return len(samples) > 0 and value <= float(samples.max())
 
+    def largest_rise(self, metric: str) -> float:
+        """How many times its newest sample the newest number is, for the group where that is most.
+
+        Groups whose newest sample is 0 count as risen without bound, if their number is not 0. NaN without a sample
+        among the newest rows, or without the metric. Computed once per step for all detectors.
+        """
+        if metric not in self._rises:
+            row = self._end - 1
+            first = max(row - RECENT, self._start)
+            rows = self._is_sample[first:row].nonzero()[0]
+            if metric not in self.newest.values or not len(rows):
+                return math.nan
+            now, before = self._columns[metric][row], self._columns[metric][first + rows[-1]]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                self._rises[metric] = float(np.fmax.reduce(now / before, initial=0.0))
+        return self._rises[metric]
+
     def statistics(self, metric: str, window: int) -> Statistics:
         """Robust level and spread of a scalar metric's newest samples, computed once per step for all detectors.
 
@@ -234,7 +252,12 @@ class History:
         self._streaks = self._with_room(state["streaks"])
         self._is_sample = self._with_room(state["is_sample"])
         self._columns = {metric: self._with_room(kept) for metric, kept in state["columns"].items()}
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget what was computed for the step before."""
         self._statistics.clear()
+        self._rises.clear()
 
     @property
     def _start(self) -> int:

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from trimtab.errors import InputError, RunExistsError, RunFormatError
 from trimtab.types import (
     Action,
+    Adjustment,
     Change,
     Clock,
     Decision,
@@ -445,6 +446,11 @@ def parse_action(held: Mapping[str, Any]) -> Action:
     """An action from an event's fields."""
     changes = tuple(Change(**_parse_fields(each)) for each in held.get("changes", ()))
     return Action(**{**held, "changes": changes})
+
+
+def parse_adjustment(held: Mapping[str, Any]) -> Adjustment:
+    """An adjustment from the fields of a state."""
+    return Adjustment(**_parse_fields(held))
 
 
 NUMBERS = {"value", "limit", "expected", "factor", "before", "after"}

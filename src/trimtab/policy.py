@@ -12,18 +12,34 @@ from typing import Any
 from trimtab.detectors import detectors
 from trimtab.errors import PolicyError
 from trimtab.history import CAPACITY
-from trimtab.types import ADJUSTMENTS, VERDICTS, Clock, Decision, Finding, Response
+from trimtab.types import ADJUSTMENTS, GROUPWISE, VERDICTS, Clock, Decision, Finding, Response
 
 STATE_VERDICTS = VERDICTS[VERDICTS.index("rollback") :]
 """The verdicts that mend a state; dropping the update at hand does not."""
 
+KINDS = (*VERDICTS[1:], "clip-by-value", *(kind for kind in ADJUSTMENTS if kind != "thaw"))
+"""What a rung of a ladder may ask for. Thawing is not among them: a freeze ends by itself, or by hand."""
+
 LEDGER_CAPACITY = 1024
 """Decisions with findings that are kept; budgets look back over far fewer steps."""
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "three-tier": {
+        "detectors": {
+            "group-spike": {"above": 1e4, "times": 0.0},
+            "group-explosion": {"above": 1e6, "times": 0.0},
+        }
+    },
+}
+"""Named policies, each a table over the default. `three-tier`: a group whose gradient norm is above 1e4 is clipped,
+above 1e6 dropped, and after three drops frozen, whatever its own level is."""
 
 DEFAULT_LADDERS: Mapping[str, tuple[str, ...]] = {
     "nonfinite": ("skip", "rollback+repair", "skip", "halt"),
     "loss-spike": ("skip", "rollback", "skip", "halt"),
     "gradient-spike": ("clip",),
+    "group-explosion": ("drop", "drop", "drop+freeze"),
+    "group-spike": ("clip",),
 }
 """The detectors that act by default; every other one is advisory until a benchmark has argued for it."""
 
@@ -76,6 +92,15 @@ class Policy:
     cool_steps: int = 20
     """For how many steps `cool` holds, before a ramp of the same length leads back."""
 
+    freeze_steps: int = 200
+    """For how many steps `freeze` holds. A group that explodes again after it is thawed is frozen again."""
+
+    clip_value: float = 100.0
+    """The largest magnitude that `clip-by-value` leaves in a gradient."""
+
+    rescale_factor: float = 0.125
+    """What `rescale` multiplies the loss scale by; a power of two leaves every gradient bit-equal."""
+
     def __post_init__(self) -> None:
         for name, plan in self.plans.items():
             _validate_plan(name, plan)
@@ -86,8 +111,9 @@ class Policy:
                 raise PolicyError(f"policy: {each.name} is {value!r}; it has to be above 0")
         if self.horizon > LEDGER_CAPACITY:
             raise PolicyError(f"policy: horizon is {self.horizon}; it has to be at most {LEDGER_CAPACITY}")
-        if not self.cool_factor <= 1:
-            raise PolicyError(f"policy: cool_factor is {self.cool_factor!r}; it has to be at most 1")
+        for name in ("cool_factor", "rescale_factor"):
+            if not getattr(self, name) <= 1:
+                raise PolicyError(f"policy: {name} is {getattr(self, name)!r}; it has to be at most 1")
         if self.probation > self.snapshot_every:
             raise PolicyError(
                 f"policy: probation is {self.probation}; it has to be at most snapshot_every, {self.snapshot_every}, "
@@ -103,6 +129,16 @@ class Policy:
     def observe(cls) -> Policy:
         """The policy that finds and records everything and does nothing."""
         return cls({name: Plan() for name in sorted(detectors)})
+
+    @classmethod
+    def preset(cls, name: str) -> Policy:
+        """A named policy, such as `Policy.preset("three-tier")`.
+
+        Raises:
+            PolicyError: if there is none of that name.
+        """
+        _require_known("policy", "preset", name, sorted(PRESETS))
+        return cls.from_dict(PRESETS[name])
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Policy:
@@ -179,17 +215,38 @@ def decide(
     if not findings:
         return Decision(step, clock=clock)
     past = [decision for decision in ledger if decision.clock == clock and decision.step > step - policy.horizon]
-    rungs = [_choose_rung(finding, past, policy, step) for finding in findings]
-    asked = [response for rung in rungs for response in rung if clock == "step" or _mends_state(rung)]
-    verdicts = [response for response in asked if response.kind in VERDICTS]
-    strongest = max((VERDICTS.index(response.kind) for response in verdicts), default=0)
-    verdict = VERDICTS[strongest]
-    chosen = [response for response in verdicts if response.kind == verdict and strongest > 0]
-    if verdict == "clip":
-        chosen = [min(chosen, key=lambda response: inf if response.limit is None else response.limit)]
-    adjustments = [response for response in asked if response.kind in ADJUSTMENTS]
-    responses = tuple(dict.fromkeys([*chosen[:1], *adjustments]))
+    rungs = [(finding, _choose_rung(finding, past, policy, step)) for finding in findings]
+    asked = [(each, rung) for each, rung in rungs if clock == "step" or _mends_state(rung)]
+    verdicts = [(finding, response) for finding, rung in asked for response in rung if response.kind in VERDICTS]
+    chosen = _choose_verdicts(verdicts)
+    adjustments = [response for _, rung in asked for response in rung if response.kind in ADJUSTMENTS]
+    responses = tuple(dict.fromkeys([*chosen, *adjustments]))
+    verdict = chosen[0].kind if chosen else "proceed"
     return Decision(step, verdict, responses, tuple(findings), _explain(findings, responses), clock)
+
+
+def _choose_verdicts(asked: Sequence[tuple[Finding, Response]]) -> list[Response]:
+    """The strongest verdict, first. If that is to clip or drop, every group has its own, and may be clipped with all.
+
+    All gradients together are not clipped where each group suspected of it is answered for by itself: that would
+    change the others too.
+    """
+    strongest = max((VERDICTS.index(response.kind) for _, response in asked), default=0)
+    if VERDICTS[strongest] not in GROUPWISE:
+        return [response for _, response in asked if response.kind == VERDICTS[strongest]][:1] if strongest else []
+    dropped = {group for _, response in asked if response.kind == "drop" for group in response.groups}
+    clipped = {response.groups: response for _, response in asked if response.kind == "clip" and response.groups}
+    chosen = [Response("drop", groups=tuple(sorted(dropped)))] if dropped else []
+    chosen += [response for groups, response in sorted(clipped.items()) if not dropped.issuperset(groups)]
+    answered = dropped.union(*clipped)
+    totals = [
+        response
+        for finding, response in asked
+        if response.kind == "clip"
+        and not response.groups
+        and not (finding.groups and answered.issuperset(finding.groups))
+    ]
+    return chosen + sorted(totals, key=lambda response: inf if response.limit is None else response.limit)[:1]
 
 
 def _choose_rung(finding: Finding, past: Sequence[Decision], policy: Policy, step: int) -> tuple[Response, ...]:
@@ -198,16 +255,24 @@ def _choose_rung(finding: Finding, past: Sequence[Decision], policy: Policy, ste
         ladder = tuple(rung for rung in ladder if {*rung.split("+")}.intersection(STATE_VERDICTS)) or ladder
     if not ladder:
         return ()
-    climbed = sum(
-        any(each.detector == finding.detector and each.in_state == finding.in_state for each in decision.findings)
-        for decision in _episode(past, policy, step)
-    )
+
+    def is_same(decision: Decision) -> bool:
+        return any(_is_same_trouble(each, finding) for each in decision.findings)
+
+    episode = _episode([each for each in past if each.doubts_state or is_same(each)], policy, step)
+    climbed = sum(map(is_same, episode))
     ends = "halt" in ladder[-1].split("+")
     held = len(ladder) - 2 if ends and len(ladder) > 1 else len(ladder) - 1
     rung = ladder[min(climbed, held)]
     if ends and _is_spent(rung, past, policy):
         rung = ladder[-1]
     return tuple(_respond(kind, finding, policy) for kind in rung.split("+"))
+
+
+def _is_same_trouble(before: Finding, now: Finding) -> bool:
+    """True if both climb the same ladder; each group has its own where a metric is judged by group."""
+    is_same = before.detector == now.detector and before.in_state == now.in_state
+    return is_same and (before.groups == now.groups or "group_grad_norm" not in (before.metric, now.metric))
 
 
 def _episode(past: Sequence[Decision], policy: Policy, step: int) -> list[Decision]:
@@ -232,11 +297,21 @@ def _is_spent(rung: str, past: Iterable[Decision], policy: Policy) -> bool:
 
 
 def _respond(kind: str, finding: Finding, policy: Policy) -> Response:
+    groups = finding.groups if finding.metric == "group_grad_norm" else ()
     if kind == "clip":
         limit = finding.limit if finding.expected is None else finding.expected
-        return Response("clip", limit=limit if finding.metric == "grad_norm" and isfinite(limit) else None)
+        is_norm = finding.metric in ("grad_norm", "group_grad_norm") and isfinite(limit)
+        return Response("clip", groups, limit=limit if is_norm else None)
+    if kind == "clip-by-value":
+        return Response("clip", groups, limit=policy.clip_value, by_value=True)
+    if kind == "drop":
+        return Response("drop", finding.groups) if finding.groups else Response("skip")
+    if kind == "freeze":
+        return Response("freeze", finding.groups, num_steps=policy.freeze_steps)
     if kind == "cool":
         return Response("cool", factor=policy.cool_factor, num_steps=policy.cool_steps)
+    if kind == "rescale":
+        return Response("rescale", factor=policy.rescale_factor)
     return Response(kind)
 
 
@@ -264,7 +339,7 @@ def _validate_plan(name: str, plan: Plan) -> None:
     _validate_ladder(f"{name}: its ladder", plan.ladder)
     for rung in plan.ladder:
         for kind in rung.split("+"):
-            _require_known(name, "response", kind, [*VERDICTS[1:], *ADJUSTMENTS])
+            _require_known(name, "response", kind, KINDS)
     for rung in plan.ladder[:-1]:
         if "halt" in rung.split("+"):
             raise PolicyError(f"{name}: its ladder goes on after {rung!r}; 'halt' has to be the last rung")

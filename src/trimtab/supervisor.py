@@ -9,7 +9,6 @@ import traceback
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,29 +19,34 @@ from trimtab import actions, detectors, probes
 from trimtab.actions import Controls
 from trimtab.errors import Halted, InputError
 from trimtab.history import History
-from trimtab.journal import Journal, describe_run, parse_decision, to_fields
+from trimtab.journal import Journal, describe_run, parse_adjustment, parse_decision, to_fields
 from trimtab.policy import LEDGER_CAPACITY, Policy, decide
+from trimtab.probes import Watch
 from trimtab.probes.rerun import ComputeLoss, rerun_loss, tell_rerun
+from trimtab.probes.step_seconds import Stopwatch
 from trimtab.probes.subject import Grouping, Moment, Subject, as_number
+from trimtab.report.health import Health, assess_health
 from trimtab.state.buffers import BufferCopies
 from trimtab.state.rng import capture_rng, restore_rng
 from trimtab.state.snapshot import Partner, Snapshots
-from trimtab.types import Adjustment, Decision, Measurement, Record
+from trimtab.types import Decision, Measurement, Record, Value
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
 
-WEIGHTS_EVERY = 2
-"""Steps from one measurement of the weights to the next, if a snapshot is on probation for as long: reading them costs
-as much as reading the gradients."""
-
 RATIO_EVERY = 4
 """Snapshots from one measurement of the update ratio to the next, which costs half as much as a snapshot."""
 
 RESERVED = {"step", "clock"}
 """Names that a line of the journal has for itself."""
+
+MOST_NAMED = 12
+"""Parameters that a record names."""
+
+SAMPLE_EVERY = 100
+"""Steps from one sampled step to the next; what is measured there may cost as much as a forward pass."""
 
 logger = logging.getLogger("trimtab")
 
@@ -117,17 +121,28 @@ class Supervisor:
         restored = [partner for partner in (*partners, scales) if partner is not None]
         buffers = BufferCopies(model)
         snapshots = Snapshots(optimizer, buffers, restored, data, self.policy.probation)
-        self._controls = Controls(model, optimizer, scaler, snapshots, buffers, self._survive, clip_norm)
-        self._stopwatch = _Stopwatch()
-        self._num_faults = self._num_snapshots = self._snapshot_step = 0
+        self._controls = Controls(
+            model,
+            optimizer,
+            scaler,
+            snapshots,
+            buffers,
+            self._survive,
+            groups=self._subject.groups,
+            list_members=self._subject.list_members,
+            clip_norm=clip_norm,
+        )
+        self._stopwatch = Stopwatch()
+        self._num_failures = self._num_snapshots = self._snapshot_step = 0
         self._is_new = True
         self._unshared: Exception | None = None
+        self._watches: dict[str, Watch] = {}
         self._begin_anew()
         self._journal: Journal | None = None
         self._hooks: list[RemovableHandle] = []
         if self._is_off:
             return
-        if run is not None and is_first_rank():
+        if run is not None and probes.is_first_rank():
             settings = {"clip_norm": clip_norm, "policy": self.policy.to_dict()}
             manifest = describe_run(self._subject.groups, probes.list_group_metrics(), self._subject.dtypes, settings)
             self._journal = Journal(run, manifest, resume=resume)
@@ -170,12 +185,81 @@ class Supervisor:
         try:
             with torch.no_grad():
                 decision = self._check(moment, batch)
-        except Exception as fault:
-            self._survive(fault)
+        except Exception as error:
+            self._survive(error)
             self._pass_over()
             decision = Decision(self.step)
         self._stopwatch.stop()
         return self._conclude(decision)
+
+    def screen(self, loss: Tensor | float) -> bool:
+        """Look at a loss before backward, which is spared if the loss is not finite. Optional: `check` looks too.
+
+            if not supervisor.screen(loss):
+                continue
+
+        A loss that is not finite is answered at once, as `check` answers it, and counts as the step: gradients that
+        micro-batches before it have left are dropped, and `check` is not called for it. In a distributed run every
+        rank calls it, which costs one more all-reduce.
+
+        Args:
+            loss: the loss of a batch or micro-batch, 0-d.
+
+        Returns:
+            True if backward may go ahead.
+
+        Raises:
+            InputError: if the loss is not one number.
+            Halted: if the run has to end.
+        """
+        moment = Moment(self._subject, loss=as_number("screen", "loss", loss))
+        if self._is_off:
+            return True
+        self._stopwatch.start()
+        decision = None
+        try:
+            with torch.no_grad():
+                measurement = probes.measure(self.step + 1, moment, only=["loss"])
+                if not all(map(_is_finite, measurement.values.values())):
+                    self.step += 1
+                    decision = self._judge(measurement, self.history)
+        except Exception as error:
+            self._survive(error)
+        self._stopwatch.stop()
+        return decision is None or self._conclude(decision).proceed
+
+    def freeze(self, *groups: str, num_steps: int | None = None) -> None:
+        """Freeze groups by hand from the next check on: parameters and optimizer state keep every bit.
+
+        Args:
+            *groups: names of parameter groups.
+            num_steps: for how many steps; None until `thaw`.
+
+        Raises:
+            InputError: if there is no such group.
+        """
+        self._require_groups("freeze", groups)
+        actions.freeze(self._controls, groups, self.step, num_steps)
+        self._write_event("freeze", groups=groups, num_steps=num_steps, by="hand")
+
+    def thaw(self, *groups: str) -> None:
+        """Let frozen groups be trained again from the next check on, whoever froze them.
+
+        Raises:
+            InputError: if there is no such group.
+        """
+        self._require_groups("thaw", groups)
+        actions.thaw(self._controls, groups)
+        self._write_event("thaw", groups=groups, by="hand")
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The groups that are frozen now."""
+        return tuple(group for each in self._controls.adjustments for group in each.groups)
+
+    def health(self) -> Health:
+        """The gradient health of every group, a table when printed."""
+        return assess_health(self.history)
 
     def review(self, **metrics: Tensor | float) -> Decision:
         """Judge the run by metrics of a validation or an epoch, such as `review(val_loss=0.31)`.
@@ -202,8 +286,8 @@ class Supervisor:
         try:
             with torch.no_grad():
                 decision = self._judge(Measurement(self.step, values, clock="review"), self.reviews)
-        except Exception as fault:
-            self._survive(fault)
+        except Exception as error:
+            self._survive(error)
             decision = Decision(self.step, clock="review")
         return self._conclude(decision)
 
@@ -239,10 +323,9 @@ class Supervisor:
         self.history.load_state_dict(_to_arrays(state_dict["history"]))
         self.reviews.load_state_dict(_to_arrays(state_dict["reviews"]))
         self.ledger = deque(map(parse_decision, state_dict["ledger"]), maxlen=LEDGER_CAPACITY)
-        self._controls.adjustments = tuple(Adjustment(**fields) for fields in state_dict["adjustments"])
+        self._controls.adjustments = tuple(parse_adjustment(fields) for fields in state_dict["adjustments"])
         self._begin_anew()
-        if self._journal is not None:
-            self._journal.write_event("resumed", step=self.step)
+        self._write_event("resumed")
 
     def __enter__(self) -> Supervisor:
         return self
@@ -251,21 +334,21 @@ class Supervisor:
         self._finish("finished" if kind is None else f"failed: {kind.__name__}")
 
     def _check(self, moment: Moment, batch: Any) -> Decision:
-        fault, self._unshared = self._unshared, None
+        failure, self._unshared = self._unshared, None
         was_new = self._is_new
         try:
             self._prepare(moment)
         except Exception as error:
-            fault = error
+            failure = error
         try:
-            measurement = probes.measure(self.step, moment, fault)
+            measurement = probes.measure(self.step, moment, failure)
         except Exception:
             if was_new:
                 self._controls.snapshots.forget()
             self._is_new = was_new
             raise
         try:
-            decision = self._judge(measurement, self.history, batch)
+            decision = self._judge(measurement, self.history, batch, name_bad(moment))
         except Exception as error:
             self._unshared = error if probes.is_distributed() else None
             raise
@@ -277,9 +360,11 @@ class Supervisor:
         """Bring everything into the state that probes measure; first what decides how much they measure."""
         subject, snapshots = self._subject, self._controls.snapshots
         moment.seconds = self._stopwatch.read()
-        moment.are_weights_due = (self.step - 1) % min(WEIGHTS_EVERY, self.policy.probation) == 0
+        moment.is_sampled = is_sampled(self.step)
+        moment.watches = self._close_watches()
         moment.is_ratio_due = self.step == self._snapshot_step + 2 and self._num_snapshots % RATIO_EVERY == 0
         subject.refresh_if_changed()
+        self._hold_frozen()
         self._unscale()
         if self._is_new:
             self._take_first_snapshot()
@@ -287,16 +372,17 @@ class Supervisor:
         if moment.is_ratio_due and self._is_clean:
             moment.reference = snapshots.find_reference(subject.parameters, self._snapshot_step)
 
-    def _judge(self, measurement: Measurement, history: History, batch: Any = None) -> Decision:
+    def _judge(self, measurement: Measurement, history: History, batch: Any = None, note: str = "") -> Decision:
         history.append(measurement)
         findings = detectors.detect(history, self.policy.settings)
         decision = decide(findings, self.ledger, self.policy, step=self.step, clock=measurement.clock)
-        note = self._rerun(measurement, batch) if decision.findings and batch is not None else ""
+        if decision.findings and batch is not None:
+            note = "; ".join(filter(None, [note, self._rerun(measurement, batch)]))
         action = actions.act(decision, self._controls, measurement, note)
         record = Record(measurement, decision, action)
         has_new_level = history.close(record.is_sample)
-        if has_new_level and self._journal is not None:
-            self._journal.write_event("re-based", step=self.step)
+        if has_new_level:
+            self._write_event("re-based")
         self._remember(record)
         return decision
 
@@ -310,8 +396,8 @@ class Supervisor:
         try:
             with self._controls.buffers.keep_live():
                 return tell_rerun(loss, rerun_loss(self._subject.model, self._compute_loss, batch))
-        except Exception as fault:
-            self._survive(fault)
+        except Exception as error:
+            self._survive(error)
             return ""
         finally:
             restore_rng(now)
@@ -322,12 +408,12 @@ class Supervisor:
             self.ledger.append(decision)
         if action.restored_step is not None:
             self.history.abandon(action.restored_step)
-        if decision.responses:
+        if decision.doubts_state:
             self._doubt()
         elif decision.clock == "step":
             self._controls.snapshots.confirm()
         if decision.clock == "step":
-            self._is_clean = not decision.responses
+            self._is_clean = not decision.doubts_state
             self._controls.buffers.update()
         if self._journal is not None:
             self._journal.write(record)
@@ -338,6 +424,29 @@ class Supervisor:
             self._finish("halted")
             raise Halted(decision)
         return decision
+
+    def _hold_frozen(self) -> None:
+        """Take the gradients of frozen groups away, before the scaler looks at them."""
+        if self._controls.adjustments:
+            thawed = actions.hold_frozen(self._controls, self.step)
+            if thawed:
+                self._write_event("thaw", groups=thawed, by="policy")
+
+    def _close_watches(self) -> dict[str, Watch]:
+        """Remove the hooks of a sampled step; what they saw is still in what is returned."""
+        watches, self._watches = self._watches, {}
+        for watch in watches.values():
+            watch.close()
+        return watches
+
+    def _require_groups(self, who: str, groups: tuple[str, ...]) -> None:
+        for group in groups:
+            if group not in self._subject.groups:
+                raise InputError(f"{who}: there is no group {group!r}; there are {', '.join(self._subject.groups)}")
+
+    def _write_event(self, event: str, **fields: Any) -> None:
+        if self._journal is not None:
+            self._journal.write_event(event, step=self.step, **fields)
 
     def _unscale(self) -> None:
         """Divide the gradients by the loss scale, unless the loop has done so itself."""
@@ -360,8 +469,8 @@ class Supervisor:
         self._clip_only()
         try:
             self._controls.buffers.update()
-        except Exception as fault:
-            self._survive(fault)
+        except Exception as error:
+            self._survive(error)
 
     def _doubt(self) -> None:
         """Give a candidate on probation up; the next clean step takes another, on every rank alike."""
@@ -406,8 +515,8 @@ class Supervisor:
             self._stopwatch.start()
             try:
                 actions.cool_before_step(self._controls, self.step)
-            except Exception as fault:
-                self._survive(fault)
+            except Exception as error:
+                self._survive(error)
             self._stopwatch.stop()
 
     def _after_step(self, *_: Any) -> None:
@@ -420,34 +529,36 @@ class Supervisor:
                 self._num_snapshots += 1
                 self._controls.buffers.rescan()
                 self._controls.snapshots.take(self.step)
-        except Exception as fault:
-            self._unshared = fault if probes.is_distributed() else None
-            self._survive(fault)
+            if is_sampled(self.step + 1):
+                self._close_watches()
+                self._watches = probes.start_watches(self._subject)
+        except Exception as error:
+            self._unshared = error if probes.is_distributed() else None
+            self._survive(error)
         self._stopwatch.stop()
 
-    def _survive(self, fault: Exception) -> None:
+    def _survive(self, error: Exception) -> None:
         """Record that Trimtab itself failed, once, and let the training go on; in strict mode raise."""
         if self._strict:
-            raise fault
-        self._num_faults += 1
-        if self._num_faults > 1:
+            raise error
+        self._num_failures += 1
+        if self._num_failures > 1:
             return
-        trace = "".join(traceback.format_exception(fault))
+        trace = "".join(traceback.format_exception(error))
         logger.error(
             "trimtab itself failed at step %d and left the step alone; training goes on. This is a bug: please report "
             "it to the project's issue tracker with this trace. It is reported once.\n%s",
             self.step,
             trace,
         )
-        if self._journal is not None:
-            self._journal.write_event("failure", step=self.step, trace=trace)
+        self._write_event("failure", trace=trace)
 
     def _log(self, record: Record) -> None:
         decision, values = record.decision, record.measurement.values
-        if decision.findings and is_first_rank():
+        if decision.findings and probes.is_first_rank():
             level = logging.WARNING if decision.responses else logging.INFO
             logger.log(level, "step %d: %s", self.step, decision.reason)
-        if decision.clock == "step" and self.step % self._log_every == 0 and is_first_rank():
+        if decision.clock == "step" and self.step % self._log_every == 0 and probes.is_first_rank():
             shown = [name for name in ("loss", "grad_norm", "learning_rate", "loss_scale") if name in values]
             logger.info("step %d: %s", self.step, ", ".join(f"{name} {values[name]:.4g}" for name in shown))
 
@@ -455,37 +566,28 @@ class Supervisor:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+        self._close_watches()
         actions.restore_rates(self._controls)
         if self._journal is not None:
-            self._journal.write_event("end", step=self.step, status=status, num_failures=self._num_faults)
+            self._write_event("end", status=status, num_failures=self._num_failures)
             self._journal.close()
             self._journal = None
 
 
-class _Stopwatch:
-    """Where the time of a step goes: seconds from check to check, and those of them the supervisor took."""
-
-    def __init__(self) -> None:
-        self._began = self._check_began = 0.0
-        self._seconds = 0.0
-
-    def start(self) -> None:
-        self._began = perf_counter()
-
-    def stop(self) -> None:
-        self._seconds += perf_counter() - self._began
-
-    def read(self) -> tuple[float, float] | None:
-        """Both numbers since the last reading, which is to be at the beginning of a check."""
-        last, self._check_began = self._check_began, self._began
-        seconds, self._seconds = self._seconds, 0.0
-        return (self._began - last, seconds) if last else None
+def is_sampled(step: int) -> bool:
+    """True at the steps at which what is dear is measured too: the second, so that wiring is seen early, and on."""
+    return step % SAMPLE_EVERY == 2
 
 
-def is_first_rank() -> bool:
-    """True on the one process of a distributed run that writes and logs, and without one."""
-    distributed = torch.distributed
-    return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0)
+def name_bad(moment: Moment) -> str:
+    """The parameters whose gradients are not finite, for the record; empty where there are none."""
+    names = moment.bad_gradients
+    rest = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"gradients not finite: {', '.join(names[:MOST_NAMED])}{rest}" if names else ""
+
+
+def _is_finite(value: Value) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _validate(policy: Policy, clip_norm: float | None, log_every: int, partners: tuple[Partner | None, ...]) -> None:

@@ -14,11 +14,14 @@ Clock: TypeAlias = Literal["step", "review"]
 
 Severity: TypeAlias = Literal["critical", "high", "medium", "low"]
 
-VERDICTS = ("proceed", "clip", "skip", "rollback", "halt")
+VERDICTS = ("proceed", "clip", "drop", "skip", "rollback", "halt")
 """The verdicts on one update, from the weakest to the strongest; of several the strongest wins."""
 
-ADJUSTMENTS = ("cool", "repair")
+ADJUSTMENTS = ("cool", "freeze", "repair", "rescale", "thaw")
 """What may be changed beside any verdict."""
+
+GROUPWISE = ("clip", "drop", "freeze", "thaw")
+"""The responses that can be meant for some groups alone; they leave no doubt about the others or the whole state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +93,16 @@ class Response:
     """The groups it is meant for; empty for all."""
 
     limit: float | None = None
-    """For `clip`: the gradient norm to scale down to."""
+    """For `clip`: the gradient norm to scale down to, or the largest magnitude where `by_value`."""
+
+    by_value: bool = False
+    """For `clip`: True to clamp every number of the gradients, in place of scaling them down together."""
 
     factor: float | None = None
-    """For `cool`: what the learning rate is multiplied by."""
+    """For `cool`: what the learning rate is multiplied by; for `rescale`: what the loss scale is."""
 
     num_steps: int | None = None
-    """For `cool`: for how many steps, before a ramp of the same length leads back."""
+    """For `cool`: for how many steps, before a ramp of the same length leads back; for `freeze`: for how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +129,13 @@ class Decision:
 
     @property
     def proceed(self) -> bool:
-        """True if the update at hand goes ahead, clipped or not."""
-        return self.verdict in ("proceed", "clip")
+        """True if the update at hand goes ahead: whole, clipped, or without some groups."""
+        return self.verdict in ("proceed", "clip", "drop")
+
+    @property
+    def doubts_state(self) -> bool:
+        """True if it answers for more than single groups, so that no snapshot of this step can be relied on."""
+        return any(not response.groups for response in self.responses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +185,14 @@ class Adjustment:
     since: int
     """The step it was decided at."""
 
-    until: int
-    """The last step at which it holds fully; a ramp of the same length leads back from there."""
+    until: int | None
+    """The last step at which it holds fully; None until it is ended. From there a ramp leads a cooling back."""
 
-    factor: float
+    factor: float = 1.0
     """For `cool`: what the learning rate is multiplied by."""
+
+    groups: tuple[str, ...] = ()
+    """For `freeze`: the groups that are frozen."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 import trimtab
 from trimtab.detectors import detect, detectors
 from trimtab.history import History
+from trimtab.policy import DEFAULT_LADDERS, PRESETS
 from trimtab.types import Finding, Measurement, Value
 
 SOURCE = Path(trimtab.__file__).parent
@@ -97,6 +99,8 @@ def make_run(loss: Curve, norm: Curve, rate: Schedule, weights: tuple[Curve, ...
             "group_nonfinite": (0.0,) * NUM_GROUPS,
             "weight_norm": tuple(map(float, weights_now)),
         }
+        if step % 100 == 2:
+            values |= {"missing_gradients": (0.0,) * NUM_GROUPS, "stale_gradients": 0.0, "dead_units": (nan, 0.0, 0.6)}
         yield Measurement(step, values | ({"update_ratio": (1e-3,) * NUM_GROUPS} if step % 8 == 1 else {}))
 
 
@@ -185,9 +189,10 @@ def list_texts(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", sorted(detectors))
 def test_nothing_lists_detectors_by_hand(name: str) -> None:
-    """A detector is named in its own file and, where it acts by default, in the ladders of the default policy."""
+    """A detector is named in its own file and, where it acts, in the policy's tables: the ladders and the presets."""
     own = Path(sys.modules[detectors[name].judge.__module__].__file__ or "")
     naming = {path for path in SOURCE.rglob("*.py") if name in list_texts(path)}
     assert own.parent == SOURCE / "detectors"
     assert own in naming <= {own, SOURCE / "policy.py"}
-    assert list_texts(SOURCE / "policy.py").count(name) <= 1
+    in_tables = [DEFAULT_LADDERS, *(table["detectors"] for table in PRESETS.values())]
+    assert list_texts(SOURCE / "policy.py").count(name) == sum(name in table for table in in_tables)

@@ -40,7 +40,7 @@ EVERY, PROBATION = Policy().snapshot_every, Policy().probation
 
 AROUND_SNAPSHOTS = {1, 2, 3, *range(EVERY - 1, EVERY + PROBATION + 2), *range(2 * EVERY - 1, 2 * EVERY + PROBATION + 2)}
 
-AT_RANDOM = set(random.Random(3).sample(range(1, NUM_STEPS - 2), 6))
+AT_RANDOM = set(random.Random(3).sample(range(1, NUM_STEPS - 1), 6))
 
 
 def add_scheduler(make: Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler]) -> Event:
@@ -105,7 +105,7 @@ def test_rolled_back_run_equals_one_never_faulted(optimizer: str, value: float) 
     [pytest.param(ruin_before_update, id="before-update"), pytest.param(ruin_after_update, id="after-update")],
 )
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("step", sorted({*AROUND_SNAPSHOTS, *AT_RANDOM, NUM_STEPS - 2}))
+@pytest.mark.parametrize("step", sorted({*AROUND_SNAPSHOTS, *AT_RANDOM, NUM_STEPS - 1}))
 def test_fault_at_any_step_is_undone(optimizer: str, step: int, fault: Callable[..., Event]) -> None:
     """Wherever the fault falls between two snapshots, the run ends as if there were none, and few steps are lost."""
     training = run_replayed(make_training(optimizer, fault(1e30, step)))
@@ -147,18 +147,17 @@ def test_state_made_lazily_is_deleted_again(optimizer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "num_rollbacks"),
+    "steps",
     [
-        pytest.param((12, 30), 2, id="apart"),
-        pytest.param((9, 10), 1, id="in-a-row-and-seen-together"),
-        pytest.param((10, 11), 2, id="in-a-row"),
-        pytest.param((1, 20), 2, id="first-update-and-later"),
+        pytest.param((12, 30), id="apart"),
+        pytest.param((9, 10), id="in-a-row"),
+        pytest.param((1, 20), id="first-update-and-later"),
     ],
 )
-def test_several_faults_are_undone(steps: tuple[int, ...], num_rollbacks: int) -> None:
+def test_several_faults_are_undone(steps: tuple[int, ...]) -> None:
     """A run with several faults ends as if there were none."""
     training = run_replayed(make_training("adamw", ruin_after_update(1e30, *steps)))
-    assert_recovered(training, run_healthy("adamw"), num_rollbacks=num_rollbacks)
+    assert_recovered(training, run_healthy("adamw"), num_rollbacks=len(steps))
 
 
 @pytest.mark.parametrize("step", [11, 12, 16, 18, 29])
@@ -242,10 +241,10 @@ def locate_storage(training: Training) -> list[int]:
 @pytest.mark.parametrize("has_data", [pytest.param(True, id="with-data"), pytest.param(False, id="without-data")])
 def test_position_and_random_numbers_are_rewound_together_or_not_at_all(has_data: bool) -> None:
     """With `data=`, a rollback rewinds position and generators together; without it, neither."""
-    training = make_training("adamw", ruin_after_update(1e30, 20))
+    training = make_training("adamw", ruin_after_update(1e30, 21))
     training.supervise(data=training.batches if has_data else None).run(16)
     at_snapshot, weights = capture_data(training), capture_weights(training)
-    training.run(20)
+    training.run(21)
     at_check: list[dict[str, Any]] = []
     training.after_backward = lambda training: at_check.append(capture_data(training))
     training.step()
@@ -260,43 +259,26 @@ def capture_data(training: Training) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("fault", "value", "step", "found", "restored"),
+    ("fault", "step", "restored"),
     [
-        pytest.param(ruin_before_update, 1e30, 8, 9, 0, id="in-the-candidate"),
-        pytest.param(ruin_after_update, 1e30, 8, 9, 0, id="before-its-first-clean-step"),
-        pytest.param(ruin_after_update, math.nan, 9, 10, 0, id="before-its-second-clean-step"),
-        pytest.param(ruin_after_update, 1e30, 9, 11, 8, id="hidden-until-its-probation-is-over"),
-        pytest.param(ruin_after_update, 1e30, 10, 11, 8, id="after-its-probation"),
-        pytest.param(ruin_before_update, 1e30, 16, 17, 8, id="in-the-second-candidate"),
-        pytest.param(ruin_after_update, math.nan, 17, 18, 8, id="before-the-end-of-its-probation"),
-        pytest.param(ruin_after_update, 1e30, 18, 19, 16, id="after-it"),
+        pytest.param(ruin_before_update, 8, 0, id="in-the-candidate"),
+        pytest.param(ruin_after_update, 8, 0, id="before-its-first-clean-step"),
+        pytest.param(ruin_after_update, 9, 0, id="before-its-second-clean-step"),
+        pytest.param(ruin_after_update, 10, 8, id="after-its-probation"),
+        pytest.param(ruin_before_update, 16, 8, id="in-the-second-candidate"),
+        pytest.param(ruin_after_update, 17, 8, id="before-the-end-of-its-probation"),
+        pytest.param(ruin_after_update, 18, 16, id="after-it"),
     ],
 )
 def test_only_a_proven_snapshot_is_restored(
-    tmp_path: Path, fault: Callable[..., Event], value: float, step: int, found: int, restored: int
+    tmp_path: Path, fault: Callable[..., Event], step: int, restored: int
 ) -> None:
-    """A snapshot that was on probation when the fault was found is never restored.
-
-    Weights are measured at every second step; what is not finite shows at once, what normalization hides one later.
-    """
-    training = make_training("adamw", fault(value, step)).supervise(run=tmp_path / "run").run(found)
+    """A snapshot that was on probation when the fault was found is never restored."""
+    training = make_training("adamw", fault(1e30, step)).supervise(run=tmp_path / "run").run(step + 1)
     assert training.supervisor is not None
     training.supervisor.finish()
-    records = read_run(tmp_path / "run").records
-    _, action = records[found, "step"]
-    assert [step for step, _ in records] == [found]
-    assert (action.restored_step, action.num_lost) == (restored, found - restored)
-
-
-@pytest.mark.parametrize("every", [2, 3, 5])
-def test_a_ruined_state_is_never_proven(every: int) -> None:
-    """However few steps a snapshot is on probation, its weights are measured in them."""
-    policy = Policy.from_dict({"snapshot_every": every, "probation": 1})
-    for step in range(12, 12 + 2 * every):
-        training = make_training("adamw", ruin_after_update(1e30, step)).supervise(policy=policy)
-        training.run(step + 2)
-        assert "rollback" in training.verdicts
-        assert all(float(each.detach().abs().max()) < 1e3 for each in training.model.parameters())
+    _, action = read_run(tmp_path / "run").records[step + 1, "step"]
+    assert (action.restored_step, action.num_lost) == (restored, step + 1 - restored)
 
 
 @pytest.mark.parametrize("every", [2, 3, 5, 13])

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from trimtab.errors import TrimtabError
-from trimtab.probes.subject import Moment
+from trimtab.probes.subject import Moment, Subject
 from trimtab.registry import Registry
 from trimtab.types import Measurement, Value
 
@@ -33,6 +32,13 @@ Look: TypeAlias = Callable[[Moment], Reading | Values]
 Size: TypeAlias = Callable[[Moment], int]
 
 
+class Watch(Protocol):
+    """What a probe sees between two checks, through hooks."""
+
+    def close(self) -> None:
+        """Remove the hooks; called before the probe looks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """A registered probe."""
@@ -49,6 +55,9 @@ class Probe:
     per_group: tuple[str, ...]
     """Those of its metrics that are one number per group."""
 
+    watch: Callable[[Subject], Watch] | None = None
+    """What begins to watch before the forward pass of a sampled step, with hooks that exist on that step alone."""
+
 
 class ProbeError(TrimtabError):
     """Trimtab failed on another rank, so no rank judges the step."""
@@ -62,7 +71,13 @@ def yields_nothing(_: Moment) -> int:
     return 0
 
 
-def probe(name: str, *, size: Size = yields_nothing, per_group: tuple[str, ...] = ()) -> Callable[[Look], Look]:
+def probe(
+    name: str,
+    *,
+    size: Size = yields_nothing,
+    per_group: tuple[str, ...] = (),
+    watch: Callable[[Subject], Watch] | None = None,
+) -> Callable[[Look], Look]:
     """Register a function of a `Moment` as a probe.
 
     It must leave the training exactly as it is: no gradient, no random number, no mode flag may change.
@@ -71,13 +86,30 @@ def probe(name: str, *, size: Size = yields_nothing, per_group: tuple[str, ...] 
         name: snake_case name, free in the registry.
         size: how many numbers it yields at a moment; it has to follow from what all ranks share.
         per_group: those of its metrics that are one number per group; the run folder keeps a column for each.
+        watch: called before the forward pass of a sampled step, to register hooks; the probe finds what it returned in
+            `moment.watches`, under its own name and closed. On another rank it may have failed, so the size must not
+            depend on it.
     """
 
     def register(look: Look) -> Look:
-        probes.add(name, Probe(name, look, size, per_group))
+        probes.add(name, Probe(name, look, size, per_group, watch))
         return look
 
     return register
+
+
+def start_watches(subject: Subject) -> dict[str, Watch]:
+    """Let every probe that watches a sampled step register its hooks; the caller closes what is returned."""
+    watches: dict[str, Watch] = {}
+    try:
+        for each in probes.values():
+            if each.watch is not None:
+                watches[each.name] = each.watch(subject)
+    except Exception:
+        for watch in watches.values():
+            watch.close()
+        raise
+    return watches
 
 
 def list_group_metrics() -> list[str]:
@@ -85,13 +117,13 @@ def list_group_metrics() -> list[str]:
     return [metric for each in probes.values() for metric in each.per_group]
 
 
-def measure(step: int, moment: Moment, fault: Exception | None = None) -> Measurement:
+def measure(
+    step: int, moment: Moment, fault: Exception | None = None, only: Sequence[str] | None = None
+) -> Measurement:
     """Ask every probe, with one transfer from the device to the host; metrics of one number come first.
 
     In a distributed run the numbers are averaged over all ranks by one all-reduce, which every rank joins even if
-    one of its probes fails. A number that is not finite on one rank is NaN on all. Where one of them is not finite and
-    the weights were not due, these are measured too, since they may be the cause: all ranks see the same numbers, so
-    all do.
+    one of its probes fails. A number that is not finite on one rank is NaN on all.
 
     Gradients have to be disabled by the caller.
 
@@ -99,19 +131,12 @@ def measure(step: int, moment: Moment, fault: Exception | None = None) -> Measur
         step: the step the measurement belongs to.
         moment: what is there to look at.
         fault: what has failed on this rank already, if anything: it is raised once the other ranks know.
+        only: the probes to ask, by name; all of them if None.
 
     Raises:
         ProbeError: if something failed on another rank.
     """
-    values = _ask(probes.values(), moment, fault)
-    if not moment.are_weights_due and not all(isfinite(value) for value in values.values() if isinstance(value, float)):
-        moment.are_weights_due = True
-        values.update(_ask([probes["weight_norm"]], moment))
-    return Measurement(step, values)
-
-
-def _ask(asked: Iterable[Probe], moment: Moment, fault: Exception | None = None) -> dict[str, Value]:
-    """The metrics of some probes, those of one number first."""
+    asked = probes.values() if only is None else [probes[name] for name in only]
     looks = [_look(each, moment) for each in asked]
     faults = [each for each in (fault, *(look.fault for look in looks)) if each is not None]
     parts: Sequence[Numbers] = [look.numbers for look in looks if look.numbers is not None]
@@ -128,7 +153,7 @@ def _ask(asked: Iterable[Probe], moment: Moment, fault: Exception | None = None)
         found = look.known if look.reading is None else _finish(look.reading, next(fetched))
         for metric, value in found.items():
             (by_group if isinstance(value, tuple) else scalars)[metric] = value
-    return scalars | by_group
+    return Measurement(step, scalars | by_group)
 
 
 def _fetch(parts: Sequence[Numbers]) -> list[NDArray[Any] | Sequence[float]]:
@@ -151,6 +176,12 @@ def is_distributed() -> bool:
     """True if this process is one of several that train together."""
     distributed = torch.distributed
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def is_first_rank() -> bool:
+    """True on the one process of a distributed run that writes and logs, and without one."""
+    distributed = torch.distributed
+    return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0)
 
 
 @dataclass(slots=True)

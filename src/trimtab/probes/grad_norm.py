@@ -41,5 +41,6 @@ def measure_grad_norm(moment: Moment) -> Reading:
     total = float(numbers[-1])
     num_bad = (0.0,) * len(subject.groups)
     if not isfinite(total):
+        moment.bad_gradients = tuple(np.array(subject.names)[~np.isfinite(norms)].tolist())
         num_bad = tuple(np.bincount(subject.group_of, weights=~np.isfinite(norms), minlength=len(num_bad)).tolist())
     return {"grad_norm": total, "group_grad_norm": subject.norms_by_group(norms), "group_nonfinite": num_bad}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 MAX_GROUPS = 64
 """The most groups made by default: what a heat map can show and a journal can afford at every step."""
+
+MAX_DEPTH = 32
+"""Levels of modules that are opened at most; deeper ones belong to their parents' group."""
 
 Grouping = Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -87,6 +90,11 @@ class Subject:
         """The dtypes of the parameters, as text."""
         return sorted({str(parameter.dtype).removeprefix("torch.") for parameter in self.parameters})
 
+    def list_members(self, group: str) -> list[Tensor]:
+        """The parameters of a group, by its name."""
+        index = self.groups.index(group)
+        return [each for each, number in zip(self.parameters, self.group_of, strict=True) if number == index]
+
     def mark_parameters(self) -> list[int]:
         """Marks that change when a parameter is written to in place."""
         return [parameter._version for parameter in self.parameters]
@@ -125,8 +133,14 @@ class Moment:
     grad_norm: Tensor | None = None
     """The total gradient norm, 0-d, where the loop has measured it already."""
 
-    are_weights_due: bool = True
-    """True if the weights are to be measured at this step, on every rank."""
+    is_sampled: bool = False
+    """True at the few steps at which what is dear is measured too, on every rank."""
+
+    watches: Mapping[str, Any] = field(default_factory=dict)
+    """At a sampled step: what probes have seen through hooks since the update before, by the probe's name."""
+
+    bad_gradients: tuple[str, ...] = ()
+    """The parameters whose gradients are not finite, once the gradient norm is measured."""
 
     is_ratio_due: bool = False
     """True if the update before this step is one to measure, on every rank."""
@@ -181,12 +195,17 @@ def assign_groups(model: nn.Module) -> dict[str, str]:
     """Sort a model's parameters into groups by its modules: parameter name to group name.
 
     The groups are the model's children; a child that only holds others (a list, a sequence), or that owns more than
-    half of all parameters, is opened in their place. Beyond `MAX_GROUPS`, neighbours are joined; a model that would
-    be one group is split by parameter.
+    half of all parameters, is opened in their place, level by level as long as that makes no more than `MAX_GROUPS`.
+    If there are more all the same, neighbours are joined; a model that would be one group is split by parameter.
     """
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    opened = _open_module("", model, sum(sizes.values()))
-    members = {name: opened[name] for name in sizes}
+    members = dict.fromkeys(sizes, "")
+    for depth in range(MAX_DEPTH):
+        opened = _open_module("", model, sum(sizes.values()), depth)
+        finer = {name: opened[name] for name in sizes}
+        if finer == members or (len(set(finer.values())) > MAX_GROUPS and len(set(members.values())) > 1):
+            break
+        members = finer
     if len(set(members.values())) < 2:
         members = {name: name for name in sizes}
     groups = list(dict.fromkeys(members.values()))
@@ -198,14 +217,14 @@ def assign_groups(model: nn.Module) -> dict[str, str]:
     return members
 
 
-def _open_module(path: str, module: nn.Module, total: int) -> dict[str, str]:
+def _open_module(path: str, module: nn.Module, total: int, depth: int) -> dict[str, str]:
     members = {f"{path}.{name}".lstrip("."): path or name for name, _ in module.named_parameters(recurse=False)}
     for name, child in module.named_children():
         inside = f"{path}.{name}".lstrip(".")
         size = sum(parameter.numel() for parameter in child.parameters())
         holds_only = isinstance(child, (nn.ModuleList, nn.ModuleDict, nn.Sequential))
-        if (holds_only or 2 * size > total) and any(True for _ in child.children()):
-            opened = _open_module(inside, child, total)
+        if depth > 0 and (holds_only or 2 * size > total) and any(True for _ in child.children()):
+            opened = _open_module(inside, child, total, depth - 1)
         else:
             opened = {f"{inside}.{parameter}": inside for parameter, _ in child.named_parameters()}
         members.update({parameter: group for parameter, group in opened.items() if parameter not in members})

@@ -222,19 +222,23 @@ class Snapshots:
 
     def _copy_tensors(self, snapshot: Snapshot) -> None:
         live = dict(self._list_tensors())
-        for key in snapshot.copies.keys() - live.keys():
-            del snapshot.copies[key]
-        for key, tensor in live.items():
-            old = snapshot.copies.get(key)
-            if old is None or old.shape != tensor.shape or old.dtype != tensor.dtype:
-                snapshot.copies[key] = _allocate_like(tensor)
-                snapshot.devices[key] = tensor.device
-        copies = [snapshot.copies[key] for key in live]
-        torch._foreach_copy_(copies, list(live.values()), non_blocking=True)
+        tensors = list(live.values())
+        if live.keys() != snapshot.copies.keys() or not _fit(snapshot.copies.values(), tensors):
+            self._make_room(snapshot, live)
+        torch._foreach_copy_(list(snapshot.copies.values()), tensors, non_blocking=True)
         snapshot.values = {
             parameter: {name: copy.deepcopy(value) for name, value in state.items() if not isinstance(value, Tensor)}
             for parameter, state in self._optimizer.state.items()
         }
+
+    def _make_room(self, snapshot: Snapshot, live: Mapping[Any, Tensor]) -> None:
+        """A place for a copy of each tensor, in their order; places that still fit are kept."""
+        old = snapshot.copies
+        snapshot.copies = {
+            key: old[key] if key in old and _fit([old[key]], [tensor]) else _allocate_like(tensor)
+            for key, tensor in live.items()
+        }
+        snapshot.devices = {key: tensor.device for key, tensor in live.items()}
 
     def _match(self, snapshot: Snapshot, live: dict[Any, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """The pairs to copy, validated: every parameter is there in its old shape and dtype.
@@ -273,6 +277,13 @@ class Snapshots:
             if key[0] == "state" and key not in live:
                 _, parameter, name = key
                 self._optimizer.state[parameter][name] = source.to(snapshot.devices[key], copy=True)
+
+
+def _fit(copies: Iterable[Tensor], tensors: Sequence[Tensor]) -> bool:
+    """True if copies have the shapes and dtypes of tensors."""
+    return all(
+        copy.shape == tensor.shape and copy.dtype == tensor.dtype for copy, tensor in zip(copies, tensors, strict=True)
+    )
 
 
 def _capture(partner: Partner) -> Any:
