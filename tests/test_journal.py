@@ -290,7 +290,7 @@ def train(num_steps):
 FULL_DISK = f"""{TRAIN}
 from trimtab import journal
 
-journal.MAX_WAITING = int(sys.argv[2])
+journal.writer.MAX_WAITING = int(sys.argv[2])
 train(20)
 supervisor._journal.flush()
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

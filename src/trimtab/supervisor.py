@@ -28,6 +28,7 @@ from trimtab.probes.subject import Grouping, Moment, Subject, as_number
 from trimtab.report.health import Health, assess_health
 from trimtab.state.buffers import BufferCopies
 from trimtab.state.rng import capture_rng, restore_rng
+from trimtab.state.schedule import SnapshotSchedule
 from trimtab.state.snapshot import Partner, Snapshots
 from trimtab.types import Decision, Measurement, Record, Value
 
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
-
-RATIO_EVERY = 4
-"""Snapshots from one measurement of the update ratio to the next, which costs half as much as a snapshot."""
 
 RESERVED = {"step", "clock"}
 """Names that a line of the journal has for itself."""
@@ -132,9 +130,9 @@ class Supervisor:
             list_members=self._subject.list_members,
             clip_norm=clip_norm,
         )
+        self._schedule = SnapshotSchedule(snapshots, buffers, self.policy.snapshot_every, self.policy.probation)
         self._stopwatch = Stopwatch()
-        self._num_failures = self._num_snapshots = self._snapshot_step = 0
-        self._is_new = True
+        self._num_failures = 0
         self._unshared: Exception | None = None
         self._watches: dict[str, Watch] = {}
         self._begin_anew()
@@ -335,7 +333,7 @@ class Supervisor:
 
     def _check(self, moment: Moment, batch: Any) -> Decision:
         failure, self._unshared = self._unshared, None
-        was_new = self._is_new
+        was_new = self._schedule.is_new
         try:
             self._prepare(moment)
         except Exception as error:
@@ -345,7 +343,7 @@ class Supervisor:
         except Exception:
             if was_new:
                 self._controls.snapshots.forget()
-            self._is_new = was_new
+            self._schedule.is_new = was_new
             raise
         try:
             decision = self._judge(measurement, self.history, batch, name_bad(moment))
@@ -358,19 +356,18 @@ class Supervisor:
 
     def _prepare(self, moment: Moment) -> None:
         """Bring everything into the state that probes measure; first what decides how much they measure."""
-        subject, snapshots = self._subject, self._controls.snapshots
+        subject = self._subject
         moment.seconds = self._stopwatch.read()
         moment.is_sampled = is_sampled(self.step)
         moment.watches = self._close_watches()
-        moment.is_ratio_due = self.step == self._snapshot_step + 2 and self._num_snapshots % RATIO_EVERY == 0
+        moment.is_ratio_due = self._schedule.is_ratio_due(self.step)
         subject.refresh_if_changed()
         self._hold_frozen()
         self._unscale()
-        if self._is_new:
-            self._take_first_snapshot()
-        snapshots.complete()
-        if moment.is_ratio_due and self._is_clean:
-            moment.reference = snapshots.find_reference(subject.parameters, self._snapshot_step)
+        self._schedule.take_first(self.step, subject.parameters)
+        self._controls.snapshots.complete()
+        if moment.is_ratio_due:
+            moment.reference = self._schedule.find_reference(subject.parameters)
 
     def _judge(self, measurement: Measurement, history: History, batch: Any = None, note: str = "") -> Decision:
         history.append(measurement)
@@ -408,12 +405,8 @@ class Supervisor:
             self.ledger.append(decision)
         if action.restored_step is not None:
             self.history.abandon(action.restored_step)
-        if decision.doubts_state:
-            self._doubt()
-        elif decision.clock == "step":
-            self._controls.snapshots.confirm()
+        self._schedule.judge(decision)
         if decision.clock == "step":
-            self._is_clean = not decision.doubts_state
             self._controls.buffers.update()
         if self._journal is not None:
             self._journal.write(record)
@@ -464,46 +457,19 @@ class Supervisor:
 
     def _pass_over(self) -> None:
         """Leave a step alone that could not be judged: clip it, and see that the next can be."""
-        self._is_clean = False
-        self._doubt()
+        self._schedule.is_clean = False
+        self._schedule.doubt(self.step)
         self._clip_only()
         try:
             self._controls.buffers.update()
         except Exception as error:
             self._survive(error)
 
-    def _doubt(self) -> None:
-        """Give a candidate on probation up; the next clean step takes another, on every rank alike."""
-        self._controls.snapshots.doubt()
-        if self.step <= self._snapshot_step + self.policy.probation:
-            self._snapshot_step = self.step - self.policy.snapshot_every
-
     def _begin_anew(self) -> None:
         """Trust the state as it is from here on: it was loaded, or the run begins with it."""
-        controls = self._controls
-        self._is_new, self._is_clean, self._snapshot_step = True, False, self.step
         self._unshared = None
-        controls.snapshots.forget()
-        controls.buffers.begin()
+        self._schedule.begin(self.step, self._subject.parameters)
         self._rng = capture_rng()
-        self._first_data = controls.snapshots.capture_data()
-        self._marks = self._subject.mark_parameters()
-
-    def _take_first_snapshot(self) -> None:
-        """Snapshot the state before the first update; it needs no probation, for there is nothing older.
-
-        The forward pass has already been through the buffers, so theirs are the copies made at the beginning, unless
-        the weights were written to since: then they were loaded, and the copies are not what was loaded.
-        """
-        self._is_new = False
-        snapshots, buffers = self._controls.snapshots, self._controls.buffers
-        if self._subject.mark_parameters() != self._marks:
-            buffers.begin()
-        snapshot = snapshots.take(self.step - 1)
-        snapshots.complete()
-        snapshot.data = self._first_data
-        snapshot.copies.update({("buffer", name): copy.clone() for name, copy in buffers.list_copies().items()})
-        snapshots.trust()
 
     def _before_step(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if any(callable(each) for each in (*args[1:], *kwargs.values())):
@@ -524,11 +490,7 @@ class Supervisor:
         try:
             if self._controls.uncooled:
                 actions.restore_rates(self._controls)
-            if self._is_clean and self.step - self._snapshot_step >= self.policy.snapshot_every:
-                self._snapshot_step = self.step
-                self._num_snapshots += 1
-                self._controls.buffers.rescan()
-                self._controls.snapshots.take(self.step)
+            self._schedule.take_if_due(self.step)
             if is_sampled(self.step + 1):
                 self._close_watches()
                 self._watches = probes.start_watches(self._subject)

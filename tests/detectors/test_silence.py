@@ -101,7 +101,11 @@ def make_run(loss: Curve, norm: Curve, rate: Schedule, weights: tuple[Curve, ...
         }
         if step % 100 == 2:
             values |= {"missing_gradients": (0.0,) * NUM_GROUPS, "stale_gradients": 0.0, "dead_units": (nan, 0.0, 0.6)}
-        yield Measurement(step, values | ({"update_ratio": (1e-3,) * NUM_GROUPS} if step % 8 == 1 else {}))
+        if step % 8 == 1:
+            values |= {"update_ratio": (1e-3,) * NUM_GROUPS, "lost_updates": (0.5, 0.0, math.nan)}
+        if step % 100 == 2:
+            values["underflow_share"] = 0.05
+        yield Measurement(step, values)
 
 
 def watch(name: str, measurements: Iterable[Measurement]) -> Iterator[Finding]:

@@ -126,7 +126,7 @@ def keep_training(model: nn.Module) -> Iterator[None]:
     Args:
         model: the model.
     """
-    modules = [(each, each.training, dict(each._buffers)) for each in model.modules()]
+    modules = [(each, each.training, dict(each._buffers.items())) for each in model.modules()]
     values = {id(buffer): (buffer, buffer.clone()) for buffer in model.buffers()}
     parameters = [(each, each.grad, each.requires_grad) for each in model.parameters()]
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  the generator user code draws from
@@ -139,8 +139,9 @@ def keep_training(model: nn.Module) -> Iterator[None]:
         np.random.set_state(numpy)  # noqa: NPY002
         for module, training, buffers in modules:
             module.training = training
-            module._buffers.clear()
-            module._buffers.update(buffers)
+            if isinstance(module._buffers, dict):  # those of a scripted module cannot be replaced
+                module._buffers.clear()
+                module._buffers.update(buffers)
         with torch.no_grad():
             for live, value in values.values():
                 if not torch.equal(live, value):
@@ -166,7 +167,8 @@ class _WithoutAutocast(TorchFunctionMode):
 
 def _compute(model: nn.Module, compute_loss: ComputeLoss, batch: Any) -> float:
     loss = compute_loss(model, batch)
-    return float(sum(loss.values()) if isinstance(loss, Mapping) else loss)
+    total = sum(loss.values()) if isinstance(loss, Mapping) else loss
+    return float(total.detach() if isinstance(total, Tensor) else total)
 
 
 def _compute_in_float32(model: nn.Module, compute_loss: ComputeLoss, batch: Any) -> tuple[float | None, bool]:

@@ -95,10 +95,6 @@ class Subject:
         index = self.groups.index(group)
         return [each for each, number in zip(self.parameters, self.group_of, strict=True) if number == index]
 
-    def mark_parameters(self) -> list[int]:
-        """Marks that change when a parameter is written to in place."""
-        return [parameter._version for parameter in self.parameters]
-
     @property
     def device(self) -> torch.device:
         """Where the measured numbers are gathered: the device of the first parameter."""
