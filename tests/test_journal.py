@@ -40,6 +40,7 @@ from trimtab.journal import (
     row_dtype,
 )
 from trimtab.policy import Policy
+from trimtab.probes import list_group_metrics
 from trimtab.types import Change, Clock
 
 NAN, INF = math.nan, math.inf
@@ -437,7 +438,7 @@ def test_manifest_says_what_the_run_was_started_with(tmp_path: Path, monkeypatch
         "command_line": ["train.py", "--token=***"],
         "dtypes": ["float32"],
         "groups": ["weight", "bias"],
-        "group_metrics": ["group_grad_norm", "group_nonfinite", "update_ratio", "weight_norm"],
+        "group_metrics": list_group_metrics(),
         "clip_norm": 0.5,
     }
 

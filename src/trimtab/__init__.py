@@ -11,6 +11,7 @@ from trimtab.policy import Plan, Policy
 from trimtab.types import Action, Breach, Decision, Finding, Measurement, Record, Response
 
 if TYPE_CHECKING:
+    from trimtab.probes.locate import locate_nonfinite
     from trimtab.supervisor import Supervisor
 
 __all__ = [
@@ -30,11 +31,12 @@ __all__ = [
     "RunFormatError",
     "Supervisor",
     "TrimtabError",
+    "locate_nonfinite",
 ]
 
 __version__ = version("trimtab")
 
-_LAZY = {"Supervisor": "trimtab.supervisor"}
+_LAZY = {"Supervisor": "trimtab.supervisor", "locate_nonfinite": "trimtab.probes.locate"}
 """What needs torch is imported when it is first asked for."""
 
 

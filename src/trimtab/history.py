@@ -181,6 +181,22 @@ class History:
         kept = values[finite if values.ndim == 1 else finite.all(axis=1)]
         return kept[max(len(kept) - window, 0) :]
 
+    def measured(self, metric: str, num: int) -> Column:
+        """The newest rows in which a per-group metric was measured for some group, rejected ones included.
+
+        Args:
+            metric: a metric with one number per group.
+            num: the most rows to take.
+
+        Returns:
+            The rows, oldest first; shape (rows, groups). None of them where no row has the metric.
+        """
+        if metric not in self._columns:
+            return np.empty((0, len(self.groups)))
+        column = self.column(metric)
+        rows = np.flatnonzero(np.isfinite(column).any(axis=1))
+        return column[rows[max(len(rows) - num, 0) :]]
+
     def is_within(self, metric: str, window: int) -> bool:
         """True if the newest number of a metric is not above the largest of its newest samples.
 

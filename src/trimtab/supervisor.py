@@ -8,6 +8,7 @@ import os
 import traceback
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,10 @@ from trimtab.history import History
 from trimtab.journal import Journal, describe_run, parse_adjustment, parse_decision, to_fields
 from trimtab.policy import LEDGER_CAPACITY, Policy, decide
 from trimtab.probes import Watch
-from trimtab.probes.rerun import ComputeLoss, rerun_loss, tell_rerun
+from trimtab.probes.inquiry import inquire
+from trimtab.probes.locate import locate_nonfinite
+from trimtab.probes.reasons import Origin
+from trimtab.probes.rerun import ComputeLoss
 from trimtab.probes.step_seconds import Stopwatch
 from trimtab.probes.subject import Grouping, Moment, Subject, as_number
 from trimtab.report.health import Health, assess_health
@@ -65,8 +69,9 @@ class Supervisor:
         policy: what to find and how to answer; `Policy.default()` if None.
         run: the run folder to write; None for none.
         compute_loss: `compute_loss(model, batch)`, the loss of a batch. With it, and with `check(loss, batch=batch)`,
-            a loss that is not finite is computed once more, from the random numbers as they were at the end of the
-            check before and under no autocast but its own, and the record says whether the fault recurred.
+            a loss that is not finite is computed again, from the random numbers as they were at the end of the check
+            before and under no autocast but its own, and the record says whether the fault is transient, persistent,
+            structural or one of precision, and where it begins.
         data: the data position (a sampler or loader with `state_dict`), if it can be rewound: then a rollback
             rewinds it together with all random number generators. Without it, neither is rewound.
         resume: go on writing to a run folder that is there already.
@@ -250,6 +255,21 @@ class Supervisor:
         actions.thaw(self._controls, groups)
         self._write_event("thaw", groups=groups, by="hand")
 
+    def locate_nonfinite(self, batch: Any) -> Origin | None:
+        """Where the first number that is not finite begins when a batch is computed now: `trimtab.locate_nonfinite`.
+
+        Raises:
+            InputError: if the supervisor was given no `compute_loss`.
+        """
+        if self._compute_loss is None:
+            raise InputError(
+                "locate_nonfinite: the supervisor has no compute_loss; pass compute_loss= when it is made, "
+                "or call trimtab.locate_nonfinite(model, batch, compute_loss)"
+            )
+        scaler = self._controls.scaler
+        scale = scaler.get_scale() if scaler is not None and scaler.is_enabled() else 1.0
+        return locate_nonfinite(self._subject.model, batch, self._compute_loss, scale=scale)
+
     @property
     def frozen(self) -> tuple[str, ...]:
         """The groups that are frozen now."""
@@ -352,6 +372,8 @@ class Supervisor:
             raise
         if self._compute_loss is not None:
             self._rng = capture_rng()
+        if is_sampled(self.step + 1):
+            self._watches = probes.start_watches(self._subject)
         return decision
 
     def _prepare(self, moment: Moment) -> None:
@@ -359,6 +381,7 @@ class Supervisor:
         subject = self._subject
         moment.seconds = self._stopwatch.read()
         moment.is_sampled = is_sampled(self.step)
+        moment.frozen = self.frozen
         moment.watches = self._close_watches()
         moment.is_ratio_due = self._schedule.is_ratio_due(self.step)
         subject.refresh_if_changed()
@@ -374,7 +397,7 @@ class Supervisor:
         findings = detectors.detect(history, self.policy.settings)
         decision = decide(findings, self.ledger, self.policy, step=self.step, clock=measurement.clock)
         if decision.findings and batch is not None:
-            note = "; ".join(filter(None, [note, self._rerun(measurement, batch)]))
+            note = "; ".join(filter(None, [note, self._inquire(measurement, batch)]))
         action = actions.act(decision, self._controls, measurement, note)
         record = Record(measurement, decision, action)
         has_new_level = history.close(record.is_sample)
@@ -383,16 +406,30 @@ class Supervisor:
         self._remember(record)
         return decision
 
-    def _rerun(self, measurement: Measurement, batch: Any) -> str:
-        """Compute a loss that is not finite once more, from the random numbers it had, and say what that tells."""
-        loss = measurement.values.get("loss")
-        if self._compute_loss is None or not isinstance(loss, float) or math.isfinite(loss):
+    def _inquire(self, measurement: Measurement, batch: Any) -> str:
+        """Look at a batch that was not finite once more, from the random numbers it had, and say what that tells.
+
+        Where it begins is looked for once in an episode.
+        """
+        loss, norm = (measurement.values.get(metric, 0.0) for metric in ("loss", "grad_norm"))
+        is_bad = isinstance(loss, float) and isinstance(norm, float) and not math.isfinite(loss + norm)
+        if self._compute_loss is None or not is_bad:
             return ""
-        now = capture_rng()
-        restore_rng(self._rng)
+        assert isinstance(loss, float)
+        is_first = all(self.step - each.step > self.policy.memory for each in self.ledger if each.responses)
+        now, restore = capture_rng(), partial(restore_rng, self._rng)
+        scale = measurement.values.get("loss_scale", 1.0)
         try:
             with self._controls.buffers.keep_live():
-                return tell_rerun(loss, rerun_loss(self._subject.model, self._compute_loss, batch))
+                return inquire(
+                    self._subject.model,
+                    self._compute_loss,
+                    batch,
+                    loss,
+                    restore=restore,
+                    locates=is_first,
+                    scale=scale if isinstance(scale, float) else 1.0,
+                )
         except Exception as error:
             self._survive(error)
             return ""
@@ -491,9 +528,6 @@ class Supervisor:
             if self._controls.uncooled:
                 actions.restore_rates(self._controls)
             self._schedule.take_if_due(self.step)
-            if is_sampled(self.step + 1):
-                self._close_watches()
-                self._watches = probes.start_watches(self._subject)
         except Exception as error:
             self._unshared = error if probes.is_distributed() else None
             self._survive(error)

@@ -16,15 +16,15 @@ GROUPS = ("embedding", "blocks", "head")
 LEVELS = (1.0, 0.01, 5.0)
 
 
-def judge(newest: tuple[float, ...], *, num: int = 30, noise: float = 0.1, **settings: float) -> list[Finding]:
+def judge(newest: tuple[float, ...], *, num: float = 30, noise: float = 0.1, **settings: float) -> list[Finding]:
     """The findings on the newest norms of three groups, after a number of calm steps."""
     history = History(GROUPS)
     source = np.random.default_rng(0)
-    for step in range(1, num + 1):
+    for step in range(1, int(num) + 1):
         norms = tuple(float(level * np.exp(noise * source.standard_normal())) for level in LEVELS)
         history.append(Measurement(step, {"group_grad_norm": norms}))
         history.close(accepted=True)
-    history.append(Measurement(num + 1, {"group_grad_norm": newest}))
+    history.append(Measurement(int(num) + 1, {"group_grad_norm": newest}))
     return list(detect(history, {"group-spike": settings, "group-explosion": {}}))
 
 

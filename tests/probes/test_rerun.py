@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trimtab.probes.rerun import ComputeLoss, Rerun, Verdict, judge_rerun, rerun_loss, tell_rerun
+from trimtab.probes.rerun import ComputeLoss, Rerun, Verdict, compute_number, judge_rerun
 
 X = torch.linspace(-1, 1, 32).reshape(8, 4)
 
@@ -76,7 +76,7 @@ def judge(
     half = next(model.parameters()).dtype
     with torch.autocast("cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None):
         batch = X.to(half)
-        first = rerun_loss(model, compute_loss, batch) if before is None else before
+        first = compute_number(model, compute_loss, batch) if before is None else before
         return judge_rerun(model, compute_loss, batch, first, restore=partial(torch.set_rng_state, state))
 
 
@@ -142,7 +142,7 @@ def test_float32_loss_is_told() -> None:
     model = make(constant(1e5))
     rerun = judge(model, square, torch.float16)
     assert not isfinite(rerun.after)
-    assert rerun.in_float32 == rerun_loss(model, square, X)
+    assert rerun.in_float32 == compute_number(model, square, X)
     half = make(constant(6e4), constant(6e4)).half()
     in_float32 = judge(half, square).in_float32
     assert in_float32 is not None
@@ -189,19 +189,6 @@ def test_message_is_one_sentence(compute_loss: ComputeLoss, autocast: torch.dtyp
     """The message tells the loss again and what follows from it."""
     rerun = judge(make(), compute_loss, autocast)
     assert re.fullmatch(message, rerun.message), rerun.message
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "words"),
-    [
-        pytest.param(2.0, 2.0, "2 again", id="same"),
-        pytest.param(nan, nan, "nan again", id="nan"),
-        pytest.param(nan, 2.0, "2 this time", id="passed"),
-    ],
-)
-def test_tell_rerun(before: float, after: float, words: str) -> None:
-    """The short form tells whether the very same loss came again."""
-    assert words in tell_rerun(before, after)
 
 
 def test_fault_of_the_loss_is_let_through() -> None:

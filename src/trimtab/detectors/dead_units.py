@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.detectors import detector
-from trimtab.detectors.missing_gradient import take_measured
 from trimtab.history import History
 from trimtab.types import Breach
 
@@ -37,7 +36,7 @@ def find_dead_units(history: History, *, limit: float = 0.9, samples: int = 2) -
     """
     if METRIC not in history.newest.values:
         return
-    shares = take_measured(history, METRIC, samples)
+    shares = history.measured(METRIC, samples)
     if len(shares) < samples:
         return
     dead = np.flatnonzero(shares.min(axis=0) > limit)

@@ -20,14 +20,14 @@ def find_float16_overflow(history: History, *, overflows: int = 5, window: int =
 
     What it sees:
         More than `overflows` overflows within the newest `window` steps, the one at hand included. An overflow is a
-        gradient norm that is not finite, with a finite loss and a loss scale that falls after it. Those before the
-        first finite gradient norm are the scaler's calibration and do not count. The message tells where the newest
+        gradient norm that is not finite, with a finite loss, at a loss scale that had worked before: a gradient norm
+        was finite at it or at a higher one; and after which the scale falls. The message tells where the newest
         numbers that are not finite began.
     Why it matters:
         Every overflow is a lost update, and a scale pushed down step by step ends in underflow. The gradients grow,
         or have a heavy tail that float16 cannot hold; in float32 the same run might look healthy.
     Stays silent:
-        During calibration, and on the overflow that follows each growth of the scale: one in 200 steps, or in 2000.
+        During calibration, and on the overflow at a scale that has just grown beyond all that worked.
         loss-scale-stuck finds a scale that stays as it was; nonfinite finds a loss that is not finite.
     Settings:
         overflows: how many are left to the scaler.
@@ -41,14 +41,13 @@ def find_float16_overflow(history: History, *, overflows: int = 5, window: int =
     if not isinstance(scale, float):
         return
     norms, scales = _read(history, "grad_norm"), _read(history, METRIC)
-    is_over = ~np.isfinite(norms[:-1]) & np.isfinite(_read(history, "loss")[:-1]) & (scales[1:] < scales[:-1])
-    finite = np.flatnonzero(np.isfinite(norms))
-    if not finite.size:
-        return
-    first = max(len(norms) - window, int(finite[0]))
-    num = int(np.count_nonzero(is_over[first:])) + 1
-    if num > overflows:
-        message = f"{num} overflows in {len(norms) - first} steps: {tell_overflow(history)}"
+    is_finite = np.isfinite(norms)
+    worked = np.maximum.accumulate(np.where(is_finite, scales, 0.0))
+    has_fallen = np.append(scales[1:] < scales[:-1], True)
+    is_over = ~is_finite & np.isfinite(_read(history, "loss")) & (scales <= worked) & has_fallen
+    num = int(np.count_nonzero(is_over[-window:]))
+    if is_over[-1] and num > overflows:
+        message = f"{num} overflows in {min(len(norms), window)} steps: {tell_overflow(history)}"
         yield Breach(metric=METRIC, value=scale, limit=nan, message=message)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.detectors import detector
-from trimtab.history import Column, History
+from trimtab.history import History
 from trimtab.types import Breach
 
 METRIC = "missing_gradients"
@@ -26,7 +26,7 @@ def find_missing_gradient(history: History, *, samples: int = 2) -> Iterator[Bre
     Stays silent:
         On groups that had all their gradients at one sampled step: they were frozen later, by hand or by a policy, or
         are used now and then. Once the first steps have left the history, since then it cannot tell. It does speak of
-        a group that was frozen by hand before step 2, and of experts that every sampled batch left out; where that is
+        experts that every sampled batch left out; where that is
         usual, raise `samples`.
     Settings:
         samples: sampled steps it takes. One is not enough, since a layer may come in a little later.
@@ -35,7 +35,7 @@ def find_missing_gradient(history: History, *, samples: int = 2) -> Iterator[Bre
     """
     if METRIC not in history.newest.values or len(history) >= history.capacity:
         return
-    counts = take_measured(history, METRIC, history.capacity)
+    counts = history.measured(METRIC, history.capacity)
     if len(counts) < samples:
         return
     missing = np.flatnonzero((counts > 0).all(axis=0))
@@ -44,22 +44,3 @@ def find_missing_gradient(history: History, *, samples: int = 2) -> Iterator[Bre
         num = float(counts[-1, missing].sum())
         message = f"{num:.4g} parameters in {', '.join(groups)} have had no gradient at {len(counts)} sampled steps"
         yield Breach(metric=METRIC, value=num, limit=0.0, message=message, groups=groups)
-
-
-def take_measured(history: History, metric: str, num: int) -> Column:
-    """The newest rows in which a per-group metric was measured, the newest row included.
-
-    Args:
-        history: the measurements.
-        metric: a metric with one number per group.
-        num: the most rows to take.
-
-    Returns:
-        The rows, oldest first; shape (rows, groups). None of them where no row has the metric.
-    """
-    try:
-        column = history.column(metric)
-    except KeyError:
-        return np.empty((0, len(history.groups)))
-    rows = np.flatnonzero(np.isfinite(column).any(axis=1))
-    return column[rows[max(len(rows) - num, 0) :]]

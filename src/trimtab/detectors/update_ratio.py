@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.detectors import detector
-from trimtab.detectors.missing_gradient import take_measured
 from trimtab.history import History
 from trimtab.types import Breach
 
@@ -45,7 +44,7 @@ def find_update_ratio(
     """
     if METRIC not in history.newest.values:
         return
-    ratios = take_measured(history, METRIC, samples)
+    ratios = history.measured(METRIC, samples)
     if len(ratios) < samples:
         return
     least, most = ratios.min(axis=0), ratios.max(axis=0)
@@ -63,7 +62,7 @@ def find_update_ratio(
 
 def _is_near_zero(history: History) -> NDArray[np.bool_]:
     """For each group, whether its weights are tiny beside those of the largest group; shape (groups,)."""
-    norms = take_measured(history, "weight_norm", 1)
+    norms = history.measured("weight_norm", 1)
     if not len(norms):
         return np.zeros(len(history.groups), dtype=np.bool_)
     return np.asarray(norms[-1] < TINY * norms[-1].max(), dtype=np.bool_)

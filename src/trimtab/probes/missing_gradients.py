@@ -17,12 +17,14 @@ def count_groups(moment: Moment) -> int:
 def count_missing_gradients(moment: Moment) -> Reading:
     """`missing_gradients`: of each group, how many parameters that require a gradient have none.
 
-    None at all, that is: a gradient of zeros is one. Groups that Trimtab holds frozen have none either. In a
+    None at all, that is: a gradient of zeros is one. Of groups that Trimtab holds frozen none is missing. In a
     distributed run it is the mean over all ranks. Nothing leaves the device for it.
     """
     if not moment.is_sampled:
         return {}
     subject = moment.subject
     is_missing = [each.requires_grad and each.grad is None for each in subject.parameters]
-    numbers = yield np.bincount(subject.group_of, weights=is_missing, minlength=len(subject.groups)).tolist()
+    counts = np.bincount(subject.group_of, weights=is_missing, minlength=len(subject.groups))
+    counts[[subject.groups.index(group) for group in moment.frozen]] = 0
+    numbers = yield counts.tolist()
     return {"missing_gradients": tuple(np.asarray(numbers, dtype=np.float32).tolist())}

@@ -61,25 +61,6 @@ class Rerun:
     """All of it in one sentence."""
 
 
-@torch.no_grad()
-def rerun_loss(model: nn.Module, compute_loss: ComputeLoss, batch: Any) -> float:
-    """The loss of a batch, computed once more without gradients.
-
-    Args:
-        model: the model, in the mode it is in; setting back its buffers is the caller's business.
-        compute_loss: gives the loss of a batch.
-        batch: the batch.
-    """
-    return _compute(model, compute_loss, batch)
-
-
-def tell_rerun(before: float, after: float) -> str:
-    """What a rerun says of a fault, in one sentence."""
-    if after == before or (after != after and before != before):
-        return f"rerun: the loss is {after:.6g} again, so the fault lies in this batch or these weights"
-    return f"rerun: the loss is {after:.6g} this time, so the fault did not recur"
-
-
 @torch.enable_grad()
 def judge_rerun(
     model: nn.Module, compute_loss: ComputeLoss, batch: Any, before: float, *, restore: Callable[[], None]
@@ -103,9 +84,9 @@ def judge_rerun(
         restore: sets the random numbers back to what they were; called before each rerun.
     """
     restore()
-    first = _compute(model, compute_loss, batch)
+    first = compute_number(model, compute_loss, batch)
     restore()
-    second = _compute(model, compute_loss, batch)
+    second = compute_number(model, compute_loss, batch)
     spread = _measure_spread(first, second)
     after = second if isfinite(first) and not isfinite(second) else first
     if not _recurs(before, first, second, spread):
@@ -165,7 +146,8 @@ class _WithoutAutocast(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
 
 
-def _compute(model: nn.Module, compute_loss: ComputeLoss, batch: Any) -> float:
+def compute_number(model: nn.Module, compute_loss: ComputeLoss, batch: Any) -> float:
+    """The loss of a batch as a number: the sum where there are several."""
     loss = compute_loss(model, batch)
     total = sum(loss.values()) if isinstance(loss, Mapping) else loss
     return float(total.detach() if isinstance(total, Tensor) else total)
@@ -180,7 +162,7 @@ def _compute_in_float32(model: nn.Module, compute_loss: ComputeLoss, batch: Any)
         if is_half:
             model, batch = copy.deepcopy(model).float(), _to_float32(batch)
         with mode:
-            return _compute(model, compute_loss, batch), is_half or mode.was_on
+            return compute_number(model, compute_loss, batch), is_half or mode.was_on
     except RuntimeError:  # a kernel that has no float32, or too little memory
         return None, True
 

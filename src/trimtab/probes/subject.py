@@ -135,6 +135,9 @@ class Moment:
     watches: Mapping[str, Any] = field(default_factory=dict)
     """At a sampled step: what probes have seen through hooks since the update before, by the probe's name."""
 
+    frozen: tuple[str, ...] = ()
+    """The groups that are frozen, whose gradients have been taken away."""
+
     bad_gradients: tuple[str, ...] = ()
     """The parameters whose gradients are not finite, once the gradient norm is measured."""
 

@@ -1,4 +1,4 @@
-"""When snapshots are taken, and when they are given up: a function of step counts and decisions, alike on every rank."""
+"""When snapshots are taken and when given up: a function of step counts and decisions, alike on every rank."""
 
 from __future__ import annotations
 
