@@ -8,7 +8,6 @@ import os
 import traceback
 from collections import deque
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -417,7 +416,12 @@ class Supervisor:
             return ""
         assert isinstance(loss, float)
         is_first = all(self.step - each.step > self.policy.memory for each in self.ledger if each.responses)
-        now, restore = capture_rng(), partial(restore_rng, self._rng)
+        now = capture_rng()
+
+        def restore() -> None:
+            restore_rng(self._rng)
+            self._controls.buffers.put_back()
+
         scale = measurement.values.get("loss_scale", 1.0)
         try:
             with self._controls.buffers.keep_live():

@@ -169,18 +169,26 @@ def test_transient_fault_costs_no_float32_rerun() -> None:
         pytest.param(
             failing_once(nan),
             None,
-            r"rerun: the loss is \S+ this time, not nan \(two reruns differ by 0\), so the fault did not recur; "
+            r"transient: the loss is \S+ this time, not nan \(two reruns differ by 0\), so the fault did not recur; "
             "suspect the hardware or a race",
             id="transient",
         ),
         pytest.param(
-            square, None, "rerun: the loss is .* again, so the fault lies in this batch or .*", id="persistent"
+            square,
+            None,
+            "persistent: the loss is .* again, so the fault lies in this batch or .*",
+            id="persistent",
         ),
-        pytest.param(log_of_zero, None, "rerun: the loss is inf again, in float32 too, .*", id="structural"),
+        pytest.param(
+            log_of_zero,
+            None,
+            "structural: the loss is inf again, in float32 too, .*",
+            id="structural",
+        ),
         pytest.param(
             lambda model, batch: square(model, batch * 1e6),
             torch.float16,
-            r"rerun: the loss is (inf|nan) again but \S+ in float32, so the fault lies in the lower precision",
+            r"precision: the loss is (inf|nan) again but \S+ in float32, so the fault lies in the lower precision",
             id="precision",
         ),
     ],

@@ -45,5 +45,5 @@ def inquire(
         restore()
         origin = locate_nonfinite(model, batch, compute_loss, scale=scale)
         if origin is not None:
-            told.append(f"it begins in {origin.where}: {origin.message}")
+            told.append(f"it begins here: {origin.message}; {origin.reason}: {origin.fix}")
     return "; ".join(told)

@@ -208,10 +208,10 @@ def _tell(verdict: Verdict, before: float, after: float, spread: float, in_float
     if verdict == "transient":
         apart = "the reruns differ from each other" if spread == inf else f"two reruns differ by {spread:.2g}"
         return (
-            f"rerun: the loss is {after:.6g} this time, not {before:.6g} ({apart}), so the fault did not recur; "
+            f"transient: the loss is {after:.6g} this time, not {before:.6g} ({apart}), so the fault did not recur; "
             "suspect the hardware or a race"
         )
-    again = f"rerun: the loss is {after:.6g} again"
+    again = f"{verdict}: the loss is {after:.6g} again"
     if verdict == "structural":
         return f"{again}, in float32 too, so the fault lies in the computation itself with this batch and these weights"
     if verdict == "precision":

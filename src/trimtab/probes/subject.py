@@ -281,10 +281,15 @@ def _validate(model: nn.Module, optimizer: Optimizer) -> None:
             f"optimizer {_shorten([f'one of shape {tuple(each.shape)}' for each in held])}; "
             "build it from this model's parameters()"
         )
+    num_foreign = len({id(each) for each in held} - {id(each) for each in model.parameters()})
+    stale = (
+        f"; it holds {num_foreign} that the model does not have, as after a layer was replaced: "
+        "build it when the model is complete"
+    )
     if left_out:
         warnings.warn(
             f"supervisor: the optimizer leaves out {len(names)} of the model's {len(trainable)} trainable parameters, "
-            f"which are neither measured nor restored: {_shorten(names)}",
+            f"which are neither measured nor restored: {_shorten(names)}{stale if num_foreign else ''}",
             stacklevel=4,
         )
 
