@@ -451,6 +451,8 @@ class Supervisor:
             self._controls.buffers.update()
         if self._journal is not None:
             self._journal.write(record)
+            if decision.clock == "step" and is_sampled(self.step) and self.step > SAMPLE_EVERY:
+                self._write_event("health", groups={each.group: to_fields(each) for each in self.health().groups})
         self._log(record)
 
     def _conclude(self, decision: Decision) -> Decision:

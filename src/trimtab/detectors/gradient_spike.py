@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import isfinite
+from dataclasses import replace
 
 import numpy as np
 
 from trimtab.detectors import detector
+from trimtab.detectors.loss_spike import judge_spike
 from trimtab.history import History
 from trimtab.types import Breach
 
@@ -17,13 +18,6 @@ FACTOR = 4.0
 MARGIN = 4.0
 """A gradient norm below 4 times the largest of the window is never a spike: healthy recurrent networks reached 3.5
 times, which clipping is for."""
-
-CEILING = 100.0
-"""No spread raises the limit above 100 times the largest of the window. A step down within the window has a huge
-spread, which must not let everything pass."""
-
-FIRST_SAMPLES = 4
-"""Below this even the order of magnitude is unknown."""
 
 
 @detector("gradient-spike", severity="medium")
@@ -49,18 +43,8 @@ def find_gradient_spike(
     Default response:
         Clip the gradients down to the level, keeping their direction.
     """
-    norm = history.newest.values.get("grad_norm")
-    if not isinstance(norm, float) or not isfinite(norm) or history.is_within("grad_norm", window):
-        return
-    seen = history.statistics("grad_norm", window)
-    if seen.num < FIRST_SAMPLES:
-        return
-    margin = MARGIN if seen.num >= min(warmup, window) else coarse
-    limit = seen.limit_above(sigmas, FACTOR, margin, ceiling=CEILING)
-    if not norm <= limit:
-        groups = rank_groups(history, window)
-        message = f"grad_norm {norm:.4g} is above its limit {limit:.4g} (level {seen.level:.4g} over {seen.num} steps)"
-        yield Breach(metric="grad_norm", value=norm, limit=limit, expected=seen.level, message=message, groups=groups)
+    for breach in judge_spike(history, "grad_norm", sigmas, window, warmup, (FACTOR, MARGIN, coarse)):
+        yield replace(breach, groups=rank_groups(history, window))
 
 
 def rank_groups(history: History, window: int, most: int = 3) -> tuple[str, ...]:

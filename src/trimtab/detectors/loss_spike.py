@@ -52,14 +52,32 @@ def find_loss_spike(
     Default response:
         Skip the update; if the next batch breaches too, roll back once, then skip until it is over, then halt.
     """
-    loss = history.newest.values.get("loss")
-    if not isinstance(loss, float) or not isfinite(loss) or history.is_within("loss", window):
+    yield from judge_spike(history, "loss", sigmas, window, warmup, (FACTOR, MARGIN, coarse))
+
+
+def judge_spike(
+    history: History, metric: str, sigmas: float, window: int, warmup: int, margins: tuple[float, float, float]
+) -> Iterator[Breach]:
+    """The breach of a metric that is far above its level, if it is.
+
+    Args:
+        history: the measurements.
+        metric: a metric of one number.
+        sigmas: robust standard deviations over the level.
+        window: samples that level and spread rest on.
+        warmup: samples below which the coarse limit holds.
+        margins: how many times its level a number may always be; how many times the largest sample; and how many
+            times that during warm-up.
+    """
+    value = history.newest.values.get(metric)
+    if not isinstance(value, float) or not isfinite(value) or history.is_within(metric, window):
         return
-    seen = history.statistics("loss", window)
+    seen = history.statistics(metric, window)
     if seen.num < FIRST_SAMPLES:
         return
-    margin = MARGIN if seen.num >= min(warmup, window) else coarse
-    limit = seen.limit_above(sigmas, FACTOR, margin, ceiling=CEILING)
-    if not loss <= limit:
-        message = f"loss {loss:.4g} is above its limit {limit:.4g} (level {seen.level:.4g} over {seen.num} steps)"
-        yield Breach(metric="loss", value=loss, limit=limit, expected=seen.level, message=message)
+    factor, usual, coarse = margins
+    margin = usual if seen.num >= min(warmup, window) else coarse
+    limit = seen.limit_above(sigmas, factor, margin, ceiling=CEILING)
+    if not value <= limit:
+        message = f"{metric} {value:.4g} is above its limit {limit:.4g} (level {seen.level:.4g} over {seen.num} steps)"
+        yield Breach(metric=metric, value=value, limit=limit, expected=seen.level, message=message)
