@@ -293,15 +293,15 @@ from trimtab import journal
 
 journal.writer.MAX_WAITING = int(sys.argv[2])
 train(20)
-supervisor._journal.flush()
+supervisor._recorder.journal.flush()
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, ((folder / journal.JOURNAL).stat().st_size, hard))
 train(20)
-supervisor._journal.flush()
+supervisor._recorder.journal.flush()
 log = journal.read_run(folder)
 print(json.dumps([len(log.measurements), len(journal.read_groups(folder, log.manifest))]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-supervisor._journal.flush()
+supervisor._recorder.journal.flush()
 train(20)
 supervisor.finish()
 """

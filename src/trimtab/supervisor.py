@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-import traceback
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +16,8 @@ from trimtab import actions, detectors, probes
 from trimtab.actions import Controls
 from trimtab.errors import Halted, InputError
 from trimtab.history import History
-from trimtab.journal import Journal, describe_run, parse_adjustment, parse_decision, to_fields
+from trimtab.journal import describe_run, parse_adjustment, parse_decision, to_fields
+from trimtab.journal.recorder import Recorder
 from trimtab.policy import LEDGER_CAPACITY, Policy, decide
 from trimtab.probes import Watch
 from trimtab.probes.inquiry import inquire
@@ -30,6 +28,7 @@ from trimtab.probes.step_seconds import Stopwatch
 from trimtab.probes.subject import Grouping, Moment, Subject, as_number
 from trimtab.report.health import Health, assess_health
 from trimtab.state.buffers import BufferCopies
+from trimtab.state.packing import to_arrays, to_tensors
 from trimtab.state.rng import capture_rng, restore_rng
 from trimtab.state.schedule import SnapshotSchedule
 from trimtab.state.snapshot import Partner, Snapshots
@@ -48,8 +47,6 @@ MOST_NAMED = 12
 
 SAMPLE_EVERY = 100
 """Steps from one sampled step to the next; what is measured there may cost as much as a forward pass."""
-
-logger = logging.getLogger("trimtab")
 
 
 class Supervisor:
@@ -109,11 +106,15 @@ class Supervisor:
                 f"supervisor: the environment variable TRIMTAB is {mode!r}; it has to be 'off' or 'strict'"
             )
         self._is_off = mode == "off"
-        self._strict = mode == "strict" if strict is None else strict
         self.policy = Policy.default() if policy is None else policy
         _validate(self.policy, clip_norm, log_every, partners)
         self.step = 0
-        self._log_every = log_every
+        self._recorder = Recorder(
+            lambda: self.step,
+            probes.is_first_rank,
+            log_every=log_every,
+            strict=mode == "strict" if strict is None else strict,
+        )
         self._compute_loss = compute_loss
         self._subject = Subject(model, optimizer, scaler, groups)
         self.history = History(self._subject.groups)
@@ -129,25 +130,23 @@ class Supervisor:
             scaler,
             snapshots,
             buffers,
-            self._survive,
+            self._recorder.survive,
             groups=self._subject.groups,
             list_members=self._subject.list_members,
             clip_norm=clip_norm,
         )
         self._schedule = SnapshotSchedule(snapshots, buffers, self.policy.snapshot_every, self.policy.probation)
         self._stopwatch = Stopwatch()
-        self._num_failures = 0
         self._unshared: Exception | None = None
         self._watches: dict[str, Watch] = {}
         self._begin_anew()
-        self._journal: Journal | None = None
         self._hooks: list[RemovableHandle] = []
         if self._is_off:
             return
         if run is not None and probes.is_first_rank():
             settings = {"clip_norm": clip_norm, "policy": self.policy.to_dict()}
             manifest = describe_run(self._subject.groups, probes.list_group_metrics(), self._subject.dtypes, settings)
-            self._journal = Journal(run, manifest, resume=resume)
+            self._recorder.open(run, manifest, resume=resume)
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -188,7 +187,7 @@ class Supervisor:
             with torch.no_grad():
                 decision = self._check(moment, batch)
         except Exception as error:
-            self._survive(error)
+            self._recorder.survive(error)
             self._pass_over()
             decision = Decision(self.step)
         self._stopwatch.stop()
@@ -226,7 +225,7 @@ class Supervisor:
                     self.step += 1
                     decision = self._judge(measurement, self.history)
         except Exception as error:
-            self._survive(error)
+            self._recorder.survive(error)
         self._stopwatch.stop()
         return decision is None or self._conclude(decision).proceed
 
@@ -242,7 +241,7 @@ class Supervisor:
         """
         self._require_groups("freeze", groups)
         actions.freeze(self._controls, groups, self.step, num_steps)
-        self._write_event("freeze", groups=groups, num_steps=num_steps, by="hand")
+        self._recorder.tell_event("freeze", groups=groups, num_steps=num_steps, by="hand")
 
     def thaw(self, *groups: str) -> None:
         """Let frozen groups be trained again from the next check on, whoever froze them.
@@ -252,7 +251,7 @@ class Supervisor:
         """
         self._require_groups("thaw", groups)
         actions.thaw(self._controls, groups)
-        self._write_event("thaw", groups=groups, by="hand")
+        self._recorder.tell_event("thaw", groups=groups, by="hand")
 
     def locate_nonfinite(self, batch: Any) -> Origin | None:
         """Where the first number that is not finite begins when a batch is computed now: `trimtab.locate_nonfinite`.
@@ -304,7 +303,7 @@ class Supervisor:
             with torch.no_grad():
                 decision = self._judge(Measurement(self.step, values, clock="review"), self.reviews)
         except Exception as error:
-            self._survive(error)
+            self._recorder.survive(error)
             decision = Decision(self.step, clock="review")
         return self._conclude(decision)
 
@@ -316,8 +315,8 @@ class Supervisor:
         """All that the supervisor remembers but the snapshots, as numbers, text and tensors, for a checkpoint."""
         return {
             "step": self.step,
-            "history": _to_tensors(self.history.state_dict()),
-            "reviews": _to_tensors(self.reviews.state_dict()),
+            "history": to_tensors(self.history.state_dict()),
+            "reviews": to_tensors(self.reviews.state_dict()),
             "ledger": [to_fields(decision) for decision in self.ledger],
             "adjustments": [to_fields(adjustment) for adjustment in self._controls.adjustments],
         }
@@ -337,12 +336,12 @@ class Supervisor:
                 f"this one has {', '.join(self.history.groups)}; build it with the same groups="
             )
         self.step = state_dict["step"]
-        self.history.load_state_dict(_to_arrays(state_dict["history"]))
-        self.reviews.load_state_dict(_to_arrays(state_dict["reviews"]))
+        self.history.load_state_dict(to_arrays(state_dict["history"]))
+        self.reviews.load_state_dict(to_arrays(state_dict["reviews"]))
         self.ledger = deque(map(parse_decision, state_dict["ledger"]), maxlen=LEDGER_CAPACITY)
         self._controls.adjustments = tuple(parse_adjustment(fields) for fields in state_dict["adjustments"])
         self._begin_anew()
-        self._write_event("resumed")
+        self._recorder.tell_event("resumed")
 
     def __enter__(self) -> Supervisor:
         return self
@@ -401,7 +400,7 @@ class Supervisor:
         record = Record(measurement, decision, action)
         has_new_level = history.close(record.is_sample)
         if has_new_level:
-            self._write_event("re-based")
+            self._recorder.tell_event("re-based")
         self._remember(record)
         return decision
 
@@ -435,7 +434,7 @@ class Supervisor:
                     scale=scale if isinstance(scale, float) else 1.0,
                 )
         except Exception as error:
-            self._survive(error)
+            self._recorder.survive(error)
             return ""
         finally:
             restore_rng(now)
@@ -449,11 +448,10 @@ class Supervisor:
         self._schedule.judge(decision)
         if decision.clock == "step":
             self._controls.buffers.update()
-        if self._journal is not None:
-            self._journal.write(record)
-            if decision.clock == "step" and is_sampled(self.step) and self.step > SAMPLE_EVERY:
-                self._write_event("health", groups={each.group: to_fields(each) for each in self.health().groups})
-        self._log(record)
+        self._recorder.tell(record)
+        if decision.clock == "step" and is_sampled(self.step) and self.step > SAMPLE_EVERY:
+            groups = {each.group: to_fields(each) for each in self.health().groups}
+            self._recorder.tell_event("health", groups=groups)
 
     def _conclude(self, decision: Decision) -> Decision:
         if decision.verdict == "halt":
@@ -466,7 +464,7 @@ class Supervisor:
         if self._controls.adjustments:
             thawed = actions.hold_frozen(self._controls, self.step)
             if thawed:
-                self._write_event("thaw", groups=thawed, by="policy")
+                self._recorder.tell_event("thaw", groups=thawed, by="policy")
 
     def _close_watches(self) -> dict[str, Watch]:
         """Remove the hooks of a sampled step; what they saw is still in what is returned."""
@@ -479,10 +477,6 @@ class Supervisor:
         for group in groups:
             if group not in self._subject.groups:
                 raise InputError(f"{who}: there is no group {group!r}; there are {', '.join(self._subject.groups)}")
-
-    def _write_event(self, event: str, **fields: Any) -> None:
-        if self._journal is not None:
-            self._journal.write_event(event, step=self.step, **fields)
 
     def _unscale(self) -> None:
         """Divide the gradients by the loss scale, unless the loop has done so itself."""
@@ -506,7 +500,7 @@ class Supervisor:
         try:
             self._controls.buffers.update()
         except Exception as error:
-            self._survive(error)
+            self._recorder.survive(error)
 
     def _begin_anew(self) -> None:
         """Trust the state as it is from here on: it was loaded, or the run begins with it."""
@@ -525,7 +519,7 @@ class Supervisor:
             try:
                 actions.cool_before_step(self._controls, self.step)
             except Exception as error:
-                self._survive(error)
+                self._recorder.survive(error)
             self._stopwatch.stop()
 
     def _after_step(self, *_: Any) -> None:
@@ -536,33 +530,8 @@ class Supervisor:
             self._schedule.take_if_due(self.step)
         except Exception as error:
             self._unshared = error if probes.is_distributed() else None
-            self._survive(error)
+            self._recorder.survive(error)
         self._stopwatch.stop()
-
-    def _survive(self, error: Exception) -> None:
-        """Record that Trimtab itself failed, once, and let the training go on; in strict mode raise."""
-        if self._strict:
-            raise error
-        self._num_failures += 1
-        if self._num_failures > 1:
-            return
-        trace = "".join(traceback.format_exception(error))
-        logger.error(
-            "trimtab itself failed at step %d and left the step alone; training goes on. This is a bug: please report "
-            "it to the project's issue tracker with this trace. It is reported once.\n%s",
-            self.step,
-            trace,
-        )
-        self._write_event("failure", trace=trace)
-
-    def _log(self, record: Record) -> None:
-        decision, values = record.decision, record.measurement.values
-        if decision.findings and probes.is_first_rank():
-            level = logging.WARNING if decision.responses else logging.INFO
-            logger.log(level, "step %d: %s", self.step, decision.reason)
-        if decision.clock == "step" and self.step % self._log_every == 0 and probes.is_first_rank():
-            shown = [name for name in ("loss", "grad_norm", "learning_rate", "loss_scale") if name in values]
-            logger.info("step %d: %s", self.step, ", ".join(f"{name} {values[name]:.4g}" for name in shown))
 
     def _finish(self, status: str) -> None:
         for hook in self._hooks:
@@ -570,10 +539,7 @@ class Supervisor:
         self._hooks = []
         self._close_watches()
         actions.restore_rates(self._controls)
-        if self._journal is not None:
-            self._write_event("end", status=status, num_failures=self._num_failures)
-            self._journal.close()
-            self._journal = None
+        self._recorder.close(status)
 
 
 def is_sampled(step: int) -> bool:
@@ -601,16 +567,3 @@ def _validate(policy: Policy, clip_norm: float | None, log_every: int, partners:
         raise InputError(f"supervisor: log_every is {log_every!r}; it has to be above 0")
     if any(isinstance(partner, torch.amp.GradScaler) for partner in partners):
         raise InputError("supervisor: a GradScaler was given as a partner; pass it as scaler=")
-
-
-def _to_tensors(state: Any) -> Any:
-    """A state with its arrays as tensors, which `torch.load` reads with `weights_only=True`."""
-    if isinstance(state, np.ndarray):
-        return torch.from_numpy(state)
-    return {key: _to_tensors(value) for key, value in state.items()} if isinstance(state, dict) else state
-
-
-def _to_arrays(state: Any) -> Any:
-    if isinstance(state, Tensor):
-        return state.numpy()
-    return {key: _to_arrays(value) for key, value in state.items()} if isinstance(state, Mapping) else state

@@ -1,0 +1,88 @@
+"""What a supervisor tells: records and events to the journal, lines to the log, its own failures once."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from trimtab.journal.writer import Journal
+from trimtab.types import Record
+
+SHOWN = ("loss", "grad_norm", "learning_rate", "loss_scale")
+"""The metrics of a log line, in its order."""
+
+logger = logging.getLogger("trimtab")
+
+
+class Recorder:
+    """Tells what happens, to a journal if one is opened and to the log.
+
+    Args:
+        count_steps: gives the step the run is at.
+        speaks: True on the one process of a run that logs.
+        log_every: steps between two log lines.
+        strict: raise what fails in Trimtab itself, in place of recording it.
+    """
+
+    def __init__(
+        self, count_steps: Callable[[], int], speaks: Callable[[], bool], *, log_every: int, strict: bool
+    ) -> None:
+        self._count_steps = count_steps
+        self._speaks = speaks
+        self._log_every = log_every
+        self._strict = strict
+        self._num_failures = 0
+        self.journal: Journal | None = None
+
+    def open(self, folder: str | Path, manifest: Mapping[str, Any], *, resume: bool) -> None:
+        """Begin or go on with a run folder.
+
+        Raises:
+            RunExistsError: if the folder holds a run and `resume` is not set.
+            InputError: if the folder cannot be written.
+        """
+        self.journal = Journal(folder, manifest, resume=resume)
+
+    def tell(self, record: Record) -> None:
+        """Tell of one step or review: all of it to the journal, findings and now and then the metrics to the log."""
+        if self.journal is not None:
+            self.journal.write(record)
+        decision, values = record.decision, record.measurement.values
+        step = self._count_steps()
+        if decision.findings and self._speaks():
+            level = logging.WARNING if decision.responses else logging.INFO
+            logger.log(level, "step %d: %s", step, decision.reason)
+        if decision.clock == "step" and step % self._log_every == 0 and self._speaks():
+            shown = ", ".join(f"{name} {values[name]:.4g}" for name in SHOWN if name in values)
+            logger.info("step %d: %s", step, shown)
+
+    def tell_event(self, event: str, **fields: Any) -> None:
+        """Tell the journal of what is no record of a step."""
+        if self.journal is not None:
+            self.journal.write_event(event, step=self._count_steps(), **fields)
+
+    def survive(self, error: Exception) -> None:
+        """Record that Trimtab itself failed, once, and let the training go on; in strict mode raise."""
+        if self._strict:
+            raise error
+        self._num_failures += 1
+        if self._num_failures > 1:
+            return
+        trace = "".join(traceback.format_exception(error))
+        logger.error(
+            "trimtab itself failed at step %d and left the step alone; training goes on. This is a bug: please report "
+            "it to the project's issue tracker with this trace. It is reported once.\n%s",
+            self._count_steps(),
+            trace,
+        )
+        self.tell_event("failure", trace=trace)
+
+    def close(self, status: str) -> None:
+        """Tell the end, and write what is still to be written. May be called twice."""
+        if self.journal is not None:
+            self.tell_event("end", status=status, num_failures=self._num_failures)
+            self.journal.close()
+            self.journal = None
