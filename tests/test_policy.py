@@ -274,6 +274,11 @@ BOTH = replace(STEEP, groups=("a", "b"))
             id="nobody-suspected-so-the-total-is-clipped-too",
         ),
         pytest.param([find_in_group("a"), NAN_LOSS], [Response("skip")], id="skip-is-stronger"),
+        pytest.param(
+            [find_in_group("a", "group-spike"), replace(find_in_group("a", "group-spike"), expected=1.5)],
+            [Response("clip", ("a",), limit=1.5)],
+            id="the-lower-of-two-limits",
+        ),
     ],
 )
 def test_groups_are_answered_for_one_by_one(findings: list[Finding], responses: list[Response]) -> None:
@@ -317,6 +322,8 @@ def test_trouble_of_a_group_does_not_prolong_an_episode_of_the_whole() -> None:
             "freeze", find_in_group("a", "gradient-spike"), Response("freeze", ("a",), num_steps=9), id="freeze"
         ),
         pytest.param("drop", STEEP, Response("skip"), id="nothing-named-to-drop"),
+        pytest.param("freeze", STEEP, Response("skip"), id="nothing-named-to-freeze"),
+        pytest.param("clip-by-value", replace(STEEP, value=nan), Response("skip"), id="nan-cannot-be-clamped"),
         pytest.param("rescale", STEEP, Response("rescale", factor=0.25), id="rescale"),
     ],
 )

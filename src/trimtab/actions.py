@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from math import hypot, inf, isfinite, nan
+from math import hypot, inf, isfinite, nan, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -131,8 +131,7 @@ def _limit_group(response: Response, members: Sequence[Tensor], norm: float) -> 
             each.grad = None
         return 0.0
     if response.by_value:
-        _clamp(gradients, inf if response.limit is None else response.limit)
-        return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float32))))
+        return clamp(members, inf if response.limit is None else response.limit)
     if response.limit is None or not isfinite(norm) or norm + 1e-6 <= response.limit:
         return norm
     _scale(gradients, norm, response.limit)
@@ -151,8 +150,7 @@ def clip_gradients(decision: Decision, controls: Controls, grad_norm: float) -> 
     gradients = [each.grad for each in _list_parameters(controls) if each.grad is not None]
     for response in asked:
         if response.by_value and response.limit is not None:
-            _clamp(gradients, response.limit)
-            grad_norm = float(torch.nn.utils.get_total_norm(gradients))
+            grad_norm = clamp(list(_list_parameters(controls)), response.limit)
     norms = [each.limit for each in asked if each.limit is not None and not each.by_value]
     routine = inf if controls.clip_norm is None else controls.clip_norm
     limit = min([routine, *norms])
@@ -168,10 +166,24 @@ def _scale(gradients: Sequence[Tensor], norm: float, limit: float) -> None:
     torch._foreach_mul_(list(gradients), [factor] * len(gradients))
 
 
-def _clamp(gradients: Sequence[Tensor], limit: float) -> None:
-    """Clamp every number to ± a limit, in place; infinities become the limit, and NaN stays."""
-    for gradient in gradients:
-        (gradient._values() if gradient.is_sparse else gradient).clamp_(-limit, limit)
+def clamp(parameters: Sequence[Tensor], limit: float) -> float:
+    """Clamp every number of the gradients to ± a limit, in place; infinities become the limit, and NaN stays.
+
+    Returns:
+        The norm afterwards, taken in float32, or in float64 for what is in float64.
+    """
+    squares = 0.0
+    for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        if parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+        values = parameter.grad._values() if parameter.grad.is_sparse else parameter.grad
+        real = torch.view_as_real(values) if values.is_complex() else values
+        real.clamp_(-limit, limit)
+        dtype = torch.float64 if real.dtype == torch.float64 else torch.float32
+        squares += float(torch.linalg.vector_norm(real, dtype=dtype)) ** 2
+    return sqrt(squares)
 
 
 def clip_factor(norm: float, limit: float, *, is_double: bool = False) -> float:
@@ -266,8 +278,20 @@ def hold_frozen(controls: Controls, step: int) -> tuple[str, ...]:
     return thawed
 
 
+def allow_no_gradient(controls: Controls) -> None:
+    """Tell the scaler that nothing overflowed where every group is frozen and it found no gradient to look at.
+
+    Its step refuses to go on otherwise.
+    """
+    scaler = controls.scaler
+    if scaler is not None and scaler._scale is not None:
+        found = scaler._per_optimizer_states[id(controls.optimizer)]["found_inf_per_device"]
+        if not found and any(each.kind == "freeze" for each in controls.adjustments):
+            found[scaler._scale.device] = torch.zeros_like(scaler._scale)
+
+
 def rescale(controls: Controls, factor: float) -> list[Change]:
-    """Multiply the loss scale by a factor, for the next step on; it never falls below 1.
+    """Multiply the loss scale by a factor, for the next step on; it is never cut below 1.
 
     The scaler backs off by itself at the end of a step that overflowed; then this is what is left of the factor.
     """
@@ -275,7 +299,7 @@ def rescale(controls: Controls, factor: float) -> list[Change]:
     if scaler is None or not scaler.is_enabled() or scaler._scale is None:
         return []
     before = float(scaler._scale)
-    after = max(before * factor, 1.0)
+    after = max(before * factor, min(before, 1.0))
     found = scaler._per_optimizer_states[id(controls.optimizer)]["found_inf_per_device"].values()
     is_backing_off = any(bool(each) for each in found)
     scaler._scale.fill_(after / scaler.get_backoff_factor() if is_backing_off else after)

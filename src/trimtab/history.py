@@ -197,6 +197,11 @@ class History:
         rows = np.flatnonzero(np.isfinite(column).any(axis=1))
         return column[rows[max(len(rows) - num, 0) :]]
 
+    def count_newest(self, metric: str, value: float) -> int:
+        """How many of the newest rows, without a break, have exactly this value of a scalar metric."""
+        others = np.flatnonzero(self.column(metric) != value)
+        return len(self) - (int(others[-1]) + 1 if len(others) else 0)
+
     def is_within(self, metric: str, window: int) -> bool:
         """True if the newest number of a metric is not above the largest of its newest samples.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from math import inf, isfinite
+from math import inf, isfinite, isnan
 from pathlib import Path
 from typing import Any
 
@@ -235,18 +235,23 @@ def _choose_verdicts(asked: Sequence[tuple[Finding, Response]]) -> list[Response
     if VERDICTS[strongest] not in GROUPWISE:
         return [response for _, response in asked if response.kind == VERDICTS[strongest]][:1] if strongest else []
     dropped = {group for _, response in asked if response.kind == "drop" for group in response.groups}
-    clipped = {response.groups: response for _, response in asked if response.kind == "clip" and response.groups}
-    chosen = [Response("drop", groups=tuple(sorted(dropped)))] if dropped else []
-    chosen += [response for groups, response in sorted(clipped.items()) if not dropped.issuperset(groups)]
-    answered = dropped.union(*clipped)
-    totals = [
-        response
+    clips = [
+        (finding, response)
         for finding, response in asked
-        if response.kind == "clip"
-        and not response.groups
-        and not (finding.groups and answered.issuperset(finding.groups))
+        if response.kind == "clip" and not (response.groups and dropped.issuperset(response.groups))
     ]
-    return chosen + sorted(totals, key=lambda response: inf if response.limit is None else response.limit)[:1]
+    answered = dropped.union(*(response.groups for _, response in clips))
+    lowest: dict[tuple[bool, tuple[str, ...], bool], Response] = {}
+    for finding, response in clips:
+        if response.groups or not finding.groups or not answered.issuperset(finding.groups):
+            key = (not response.groups, response.groups, response.by_value)
+            lowest[key] = min(lowest.get(key, response), response, key=_limit_of)
+    drops = [Response("drop", groups=tuple(sorted(dropped)))] if dropped else []
+    return drops + [lowest[key] for key in sorted(lowest)]
+
+
+def _limit_of(response: Response) -> float:
+    return inf if response.limit is None else response.limit
 
 
 def _choose_rung(finding: Finding, past: Sequence[Decision], policy: Policy, step: int) -> tuple[Response, ...]:
@@ -303,11 +308,13 @@ def _respond(kind: str, finding: Finding, policy: Policy) -> Response:
         is_norm = finding.metric in ("grad_norm", "group_grad_norm") and isfinite(limit)
         return Response("clip", groups, limit=limit if is_norm else None)
     if kind == "clip-by-value":
+        if isnan(finding.value):  # clamping leaves NaN as it is
+            return Response("skip")
         return Response("clip", groups, limit=policy.clip_value, by_value=True)
     if kind == "drop":
         return Response("drop", finding.groups) if finding.groups else Response("skip")
     if kind == "freeze":
-        return Response("freeze", finding.groups, num_steps=policy.freeze_steps)
+        return Response("freeze", finding.groups, num_steps=policy.freeze_steps) if finding.groups else Response("skip")
     if kind == "cool":
         return Response("cool", factor=policy.cool_factor, num_steps=policy.cool_steps)
     if kind == "rescale":
@@ -317,7 +324,8 @@ def _respond(kind: str, finding: Finding, policy: Policy) -> Response:
 
 def _explain(findings: Sequence[Finding], responses: Sequence[Response]) -> str:
     found = "; ".join(f"{finding.detector}: {finding.message}" for finding in findings)
-    return f"{found} → {' + '.join(response.kind for response in responses) or 'recorded only'}"
+    done = " + ".join(" ".join(filter(None, [each.kind, ", ".join(each.groups)])) for each in responses)
+    return f"{found} → {done or 'recorded only'}"
 
 
 def _mends_state(rung: Iterable[Response]) -> bool:

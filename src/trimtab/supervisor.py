@@ -45,6 +45,12 @@ RESERVED = {"step", "clock"}
 MOST_NAMED = 12
 """Parameters that a record names."""
 
+MOST_UNSTEPPED = 3.0
+"""Checks without an optimizer step that are a mistake of the loop, such as two checks a step, and not an oddity."""
+
+UNSTEPPED_DECAY = 0.25
+"""How much of one such check each check with a step makes up for."""
+
 SAMPLE_EVERY = 100
 """Steps from one sampled step to the next; what is measured there may cost as much as a forward pass."""
 
@@ -67,7 +73,7 @@ class Supervisor:
         compute_loss: `compute_loss(model, batch)`, the loss of a batch. With it, and with `check(loss, batch=batch)`,
             a loss that is not finite is computed again, from the random numbers as they were at the end of the check
             before and under no autocast but its own, and the record says whether the fault is transient, persistent,
-            structural or one of precision, and where it begins.
+            structural or one of precision, and where it begins. Not in a distributed run.
         data: the data position (a sampler or loader with `state_dict`), if it can be rewound: then a rollback
             rewinds it together with all random number generators. Without it, neither is rewound.
         resume: go on writing to a run folder that is there already.
@@ -107,7 +113,7 @@ class Supervisor:
             )
         self._is_off = mode == "off"
         self.policy = Policy.default() if policy is None else policy
-        _validate(self.policy, clip_norm, log_every, partners)
+        _validate(self.policy, clip_norm, log_every, partners, scaler, compute_loss)
         self.step = 0
         self._recorder = Recorder(
             lambda: self.step,
@@ -138,6 +144,7 @@ class Supervisor:
         self._schedule = SnapshotSchedule(snapshots, buffers, self.policy.snapshot_every, self.policy.probation)
         self._stopwatch = Stopwatch()
         self._unshared: Exception | None = None
+        self._is_step_due, self._num_unstepped = False, 0.0
         self._watches: dict[str, Watch] = {}
         self._begin_anew()
         self._hooks: list[RemovableHandle] = []
@@ -183,6 +190,7 @@ class Supervisor:
             return Decision(self.step)
         self._stopwatch.start()
         self.step += 1
+        self._count_unstepped()
         try:
             with torch.no_grad():
                 decision = self._check(moment, batch)
@@ -190,6 +198,7 @@ class Supervisor:
             self._recorder.survive(error)
             self._pass_over()
             decision = Decision(self.step)
+        self._is_step_due = decision.proceed
         self._stopwatch.stop()
         return self._conclude(decision)
 
@@ -200,14 +209,15 @@ class Supervisor:
                 continue
 
         A loss that is not finite is answered at once, as `check` answers it, and counts as the step: gradients that
-        micro-batches before it have left are dropped, and `check` is not called for it. In a distributed run every
-        rank calls it, which costs one more all-reduce.
+        micro-batches before it have left are dropped, and `check` is not called for it. A loop that leaves the step
+        then leaves the scheduler where it was. In a distributed run every rank calls it, which costs one more
+        all-reduce.
 
         Args:
             loss: the loss of a batch or micro-batch, 0-d.
 
         Returns:
-            True if backward may go ahead.
+            True if backward may go ahead: the loss is finite, or the policy does not stop it.
 
         Raises:
             InputError: if the loss is not one number.
@@ -217,29 +227,39 @@ class Supervisor:
         if self._is_off:
             return True
         self._stopwatch.start()
-        decision = None
+        passes, decision = True, Decision(self.step)
         try:
             with torch.no_grad():
                 measurement = probes.measure(self.step + 1, moment, only=["loss"])
-                if not all(map(_is_finite, measurement.values.values())):
+                passes = self._would_proceed(measurement)
+                if not passes:
                     self.step += 1
                     decision = self._judge(measurement, self.history)
+                    self._look_ahead()
         except Exception as error:
+            self._unshared = error if probes.is_distributed() else None
             self._recorder.survive(error)
         self._stopwatch.stop()
-        return decision is None or self._conclude(decision).proceed
+        self._conclude(decision)
+        return passes
 
     def freeze(self, *groups: str, num_steps: int | None = None) -> None:
         """Freeze groups by hand from the next check on: parameters and optimizer state keep every bit.
+
+        In a distributed run every rank calls it, and `thaw` too. Nothing is frozen under `TRIMTAB=off`.
 
         Args:
             *groups: names of parameter groups.
             num_steps: for how many steps; None until `thaw`.
 
         Raises:
-            InputError: if there is no such group.
+            InputError: if there is no such group, or the number of steps is not above 0.
         """
         self._require_groups("freeze", groups)
+        if num_steps is not None and not num_steps > 0:
+            raise InputError(f"freeze: num_steps is {num_steps!r}; it has to be above 0, or None until thaw")
+        if self._is_off:
+            return
         actions.freeze(self._controls, groups, self.step, num_steps)
         self._recorder.tell_event("freeze", groups=groups, num_steps=num_steps, by="hand")
 
@@ -368,11 +388,28 @@ class Supervisor:
         except Exception as error:
             self._unshared = error if probes.is_distributed() else None
             raise
-        if self._compute_loss is not None:
-            self._rng = capture_rng()
-        if is_sampled(self.step + 1):
-            self._watches = probes.start_watches(self._subject)
+        self._look_ahead()
         return decision
+
+    def _look_ahead(self) -> None:
+        """Keep what the next check needs to know of before its step; the decision of this one stands whatever fails."""
+        try:
+            if self._compute_loss is not None:
+                self._rng = capture_rng()
+            if is_sampled(self.step + 1):
+                self._watches = probes.start_watches(self._subject)
+        except Exception as error:
+            self._unshared = error if probes.is_distributed() else None
+            self._recorder.survive(error)
+
+    def _would_proceed(self, measurement: Measurement) -> bool:
+        """True if a loss seen before backward is left to the check: it is finite, or the policy lets it pass."""
+        if all(map(_is_finite, measurement.values.values())):
+            return True
+        alone = History()
+        alone.append(measurement)
+        findings = detectors.detect(alone, self.policy.settings)
+        return decide(findings, self.ledger, self.policy, step=measurement.step).proceed
 
     def _prepare(self, moment: Moment) -> None:
         """Bring everything into the state that probes measure; first what decides how much they measure."""
@@ -407,11 +444,12 @@ class Supervisor:
     def _inquire(self, measurement: Measurement, batch: Any) -> str:
         """Look at a batch that was not finite once more, from the random numbers it had, and say what that tells.
 
-        Where it begins is looked for once in an episode.
+        Where it begins is looked for once in an episode. In a distributed run nothing is computed again: one rank's
+        batch may be fine, and a wrapped model's forward and backward passes wait for the other ranks.
         """
         loss, norm = (measurement.values.get(metric, 0.0) for metric in ("loss", "grad_norm"))
         is_bad = isinstance(loss, float) and isinstance(norm, float) and not math.isfinite(loss + norm)
-        if self._compute_loss is None or not is_bad:
+        if self._compute_loss is None or not is_bad or probes.is_distributed():
             return ""
         assert isinstance(loss, float)
         is_first = all(self.step - each.step > self.policy.memory for each in self.ledger if each.responses)
@@ -434,8 +472,9 @@ class Supervisor:
                     scale=scale if isinstance(scale, float) else 1.0,
                 )
         except Exception as error:
-            self._recorder.survive(error)
-            return ""
+            if self._recorder.is_strict:
+                raise
+            return f"not computed again, since that failed: {type(error).__name__}: {error}"
         finally:
             restore_rng(now)
 
@@ -469,8 +508,7 @@ class Supervisor:
     def _close_watches(self) -> dict[str, Watch]:
         """Remove the hooks of a sampled step; what they saw is still in what is returned."""
         watches, self._watches = self._watches, {}
-        for watch in watches.values():
-            watch.close()
+        probes.close_watches(watches)
         return watches
 
     def _require_groups(self, who: str, groups: tuple[str, ...]) -> None:
@@ -485,6 +523,7 @@ class Supervisor:
             stage = scaler._per_optimizer_states[id(self._controls.optimizer)]["stage"]
             if stage.name == "READY":
                 scaler.unscale_(self._controls.optimizer)
+                actions.allow_no_gradient(self._controls)
 
     def _clip_only(self) -> None:
         """The routine clipping the loop has handed over, and nothing else."""
@@ -508,7 +547,22 @@ class Supervisor:
         self._schedule.begin(self.step, self._subject.parameters)
         self._rng = capture_rng()
 
+    def _count_unstepped(self) -> None:
+        """Warn once if checks go by without an optimizer step again and again, though the updates were to be made."""
+        scaler = self._controls.scaler
+        is_left_out = self._is_step_due and (scaler is None or not scaler.is_enabled())
+        self._num_unstepped += 1.0 if is_left_out else -min(UNSTEPPED_DECAY, self._num_unstepped)
+        self._is_step_due = False
+        if self._num_unstepped >= MOST_UNSTEPPED:
+            self._num_unstepped = -math.inf
+            self._recorder.warn(
+                "unstepped",
+                "check is called without an optimizer step in between; call it once a step, after backward and before "
+                "optimizer.step()",
+            )
+
     def _before_step(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._is_step_due = False
         if any(callable(each) for each in (*args[1:], *kwargs.values())):
             raise InputError(
                 "supervisor: optimizer.step was given a closure, which computes gradients that check has not judged; "
@@ -558,7 +612,20 @@ def _is_finite(value: Value) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _validate(policy: Policy, clip_norm: float | None, log_every: int, partners: tuple[Partner | None, ...]) -> None:
+def _validate(
+    policy: Policy,
+    clip_norm: float | None,
+    log_every: int,
+    partners: tuple[Partner | None, ...],
+    scaler: object,
+    compute_loss: object,
+) -> None:
+    if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
+        raise InputError(f"supervisor: scaler is a {type(scaler).__name__!r}; it has to be a torch.amp.GradScaler")
+    if compute_loss is not None and not callable(compute_loss):
+        raise InputError(
+            f"supervisor: compute_loss is {compute_loss!r}; it has to be a function compute_loss(model, batch)"
+        )
     if not isinstance(policy, Policy):
         raise InputError(f"supervisor: policy is {policy!r}; it has to be a Policy, such as Policy.from_toml(path)")
     if clip_norm is not None and (not isinstance(clip_norm, (int, float)) or not clip_norm > 0):

@@ -24,6 +24,10 @@ GROUPWISE = ("clip", "drop", "freeze", "thaw")
 """The responses that can be meant for some groups alone; they leave no doubt about the others or the whole state."""
 
 
+LEVELLED = ("loss", "grad_norm", "group_grad_norm")
+"""The metrics whose level detectors rest on; a row with a finding on one of them is no sample."""
+
+
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """What was seen at one step or review."""
@@ -214,5 +218,5 @@ class Record:
 
         Findings count whether or not they are acted on, so that watching alone finds the same.
         """
-        found = any(finding.metric in ("loss", "grad_norm") for finding in self.decision.findings)
+        found = any(finding.metric in LEVELLED for finding in self.decision.findings)
         return self.action.verdict == "proceed" and not found

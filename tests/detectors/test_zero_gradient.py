@@ -30,7 +30,7 @@ def watch(norms: Sequence[float | None], losses: Sequence[float | None] | None =
     ("norms", "losses", "settings", "steps"),
     [
         pytest.param([0.0] * 3, None, {}, [3], id="from-the-first-step-on"),
-        pytest.param([0.0] * 5, None, {}, [3, 4, 5], id="as-long-as-it-lasts"),
+        pytest.param([0.0] * 205, None, {}, [3, 103, 203], id="once-in-a-hundred-steps"),
         pytest.param([1.0] * 9 + [0.0] * 3, None, {}, [12], id="after-a-healthy-start"),
         pytest.param([0.0] * 3, [0.0] * 3, {}, [3], id="with-a-loss-of-0-that-was-never-learned"),
         pytest.param([0.0] * 3, [5.0, -1.0, 3.0], {}, [3], id="whatever-the-loss-does"),
@@ -89,11 +89,11 @@ class Dead(nn.Module):
 
 
 def test_real_detached_loss_is_found() -> None:
-    """A loss that does not depend on the weights is found at the third step, and at every one after it."""
+    """A loss that does not depend on the weights is found at the third step, and told once."""
     made = make_training("sgd")
     training = Hidden(made.model, made.optimizer).supervise().run(5)
     found = [(finding.step, finding.detector) for each in training.decisions for finding in each.findings]
-    assert found == [(step, "zero-gradient") for step in (3, 4, 5)]
+    assert found == [(3, "zero-gradient")]
     assert set(training.verdicts) == {"proceed"}
 
 

@@ -26,8 +26,8 @@ from trimtab import Plan, Policy, Supervisor
 from trimtab.detectors import detector, detectors
 from trimtab.history import History
 from trimtab.journal import read_run
-from trimtab.probes import Reading, Values, probe, probes
-from trimtab.probes.subject import Moment
+from trimtab.probes import Reading, Values, Watch, probe, probes
+from trimtab.probes.subject import Moment, Subject
 from trimtab.types import Breach
 
 NUM_STEPS = 24
@@ -265,3 +265,56 @@ def test_observing_policy_finds_and_does_nothing(tmp_path: Path, spoil: Callable
     decision, action = next(iter(read_run(tmp_path / "run").records.values()))
     assert decision.findings[0].detector == "nonfinite"
     assert (decision.responses, action.verdict, action.changes) == ((), "proceed", ())
+
+
+def test_watch_that_fails_leaves_the_decision_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """Where hooks for the next step cannot be registered, the step at hand is answered as ever."""
+
+    def fail(_: Subject) -> Watch:
+        raise Failure("a toy watch failed")
+
+    @probe("toy", watch=fail)
+    def look(_: Moment) -> Values:
+        return {}
+
+    try:
+        training = make_training("adamw", spoil_batch(1)).supervise(strict=False).run(NUM_STEPS)
+    finally:
+        del probes["toy"]
+    assert training.verdicts == ["skip"] + ["proceed"] * (NUM_STEPS - 1)
+    assert "a toy watch failed" in caplog.text
+
+
+def test_compute_loss_that_fails_is_the_users(caplog: pytest.LogCaptureFixture) -> None:
+    """What the user's `compute_loss` raises is told in the record, and is no bug of ours."""
+
+    def fail(*_: object) -> torch.Tensor:
+        raise Failure("a toy loss failed")
+
+    make_training("adamw", spoil_batch(12)).supervise(compute_loss=fail, strict=False).run(NUM_STEPS)
+    assert "not computed again, since that failed: Failure: a toy loss failed" in caplog.text
+    assert "This is a bug" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("num_checks", "has_update", "is_warned"),
+    [
+        pytest.param(1, True, False, id="as-it-should-be"),
+        pytest.param(2, True, True, id="two-checks-a-step"),
+        pytest.param(1, False, True, id="no-update-at-all"),
+    ],
+)
+def test_loop_without_updates_is_warned_about_once(
+    num_checks: int, has_update: bool, is_warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A loop that checks without stepping the optimizer, or twice a step, is told so once."""
+    training = make_training("adamw").supervise()
+    assert training.supervisor is not None
+    for _ in range(30):
+        training.optimizer.zero_grad()
+        loss = training.backward(*training.batches.draw())
+        for _ in range(num_checks):
+            training.supervisor.check(loss)
+        if has_update:
+            training.optimizer.step()
+    assert caplog.text.count("check is called without an optimizer step in between") == int(is_warned)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -103,3 +104,22 @@ def test_size_follows_from_what_all_ranks_share(name: str) -> None:
     assert all(probes[name].size(Moment(subject, watches=watches)) == 0 for watches in ({}, watched))
     with_watch, without = (probes[name].size(Moment(subject, is_sampled=True, watches=each)) for each in (watched, {}))
     assert with_watch == without > 0
+
+
+def list_watches(model: nn.Module) -> list[Any]:
+    """The watches whose hooks a model has."""
+    hooks: list[Any] = [hook for module in model.modules() for hook in module._forward_hooks.values()]
+    return [hook.func.__self__ for hook in hooks]
+
+
+def test_copy_of_a_watched_model_is_not_watched() -> None:
+    """A copy made between two checks, as for an average of the weights, has hooks that do nothing."""
+    training = make_training("adamw").supervise().run(1)
+    twin = copy.deepcopy(training.model)
+    assert all(each.is_open for each in list_watches(training.model))
+    training.run(2)
+    assert training.supervisor is not None
+    seen = dict(training.supervisor.history.newest.values)
+    twin(torch.zeros(48, 6))
+    assert training.supervisor.history.newest.values == seen
+    assert all(not each.is_open for each in list_watches(twin))

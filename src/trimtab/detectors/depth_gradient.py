@@ -60,7 +60,7 @@ def find_depth_gradient(history: History, *, ratio: float = 1e4, window: int = 2
     if spread > ratio:
         how = "vanish" if rise > 1 else "explode"
         message = f"gradients {how} towards the first layers: {first} and {last} differ by a factor of {spread:.4g}"
-        yield Breach(metric=METRIC, value=spread, limit=ratio, message=message, groups=(first, last))
+        yield Breach(metric="depth_ratio", value=spread, limit=ratio, message=message, groups=(first, last))
 
 
 def correlate_with_depth(values: Column) -> float:

@@ -1,4 +1,4 @@
-"""One group's gradients so far above their level that nothing of them can be used."""
+"""One group's gradients so far above all they have been that nothing of them can be used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trimtab.types import Breach
 
 @detector("group-explosion", severity="high")
 def find_group_explosion(
-    history: History, *, above: float = 0.0, times: float = 1e4, window: int = 100, warmup: int = 16
+    history: History, *, above: float = 0.0, times: float = 1e4, window: int = 500, warmup: int = 16
 ) -> Iterator[Breach]:
     """The gradient norm of one group has exploded.
 
@@ -24,8 +24,8 @@ def find_group_explosion(
         As group-spike.
     Settings:
         above: an absolute limit in the unit of the norm; 0 for none. The preset `three-tier` sets 1e6.
-        times: how many times its level a group's norm may be; 0 for no relative limit.
-        window: samples that the level rests on.
+        times: how many times its usual norm a group's norm may be; 0 for no relative limit.
+        window: steps that are looked at.
         warmup: samples below which the relative limit does not hold.
     Default response:
         Drop that group's update: its gradients become None, so that the optimizer leaves it alone. At the third drop

@@ -12,6 +12,9 @@ from trimtab.types import Breach
 
 METRIC = "grad_norm"
 
+SAY_EVERY = 100
+"""Steps after which it is said again, if it is still so."""
+
 
 @detector("zero-gradient", severity="high")
 def find_zero_gradient(history: History, *, steps: int = 3) -> Iterator[Breach]:
@@ -35,6 +38,6 @@ def find_zero_gradient(history: History, *, steps: int = 3) -> Iterator[Breach]:
         return
     norms, losses = history.column(METRIC), history.column("loss")[-steps:]
     was_learned = values["loss"] == 0 and (norms > 0).any()
-    if (norms[-steps:] == 0).all() and np.isfinite(losses).all() and not was_learned:
+    if history.count_newest(METRIC, 0.0) % SAY_EVERY == steps and np.isfinite(losses).all() and not was_learned:
         message = f"grad_norm has been exactly 0 for {steps} steps: nothing is learned"
         yield Breach(metric=METRIC, value=0.0, limit=0.0, message=message)

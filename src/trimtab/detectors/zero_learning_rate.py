@@ -10,6 +10,9 @@ from trimtab.types import Breach
 
 METRIC = "learning_rate"
 
+SAY_EVERY = 100
+"""Steps after which it is said again, if it is still so."""
+
 
 @detector("zero-learning-rate", severity="medium")
 def find_zero_learning_rate(history: History, *, steps: int = 3, young: int = 1000) -> Iterator[Breach]:
@@ -33,6 +36,6 @@ def find_zero_learning_rate(history: History, *, steps: int = 3, young: int = 10
     newest = history.newest
     if newest.values.get(METRIC) != 0 or newest.step >= young or len(history) < steps:
         return
-    if (history.column(METRIC)[-steps:] == 0).all():
+    if history.count_newest(METRIC, 0.0) % SAY_EVERY == steps:
         message = f"learning_rate has been exactly 0 for {steps} steps: no update changes anything"
         yield Breach(metric=METRIC, value=0.0, limit=0.0, message=message)

@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.journal.writer import Journal
-from trimtab.types import Record
+from trimtab.types import Action, Record
 
 SHOWN = ("loss", "grad_norm", "learning_rate", "loss_scale")
 """The metrics of a log line, in its order."""
 
 logger = logging.getLogger("trimtab")
+
+
+def describe_action(action: Action) -> str:
+    """What a log line says of an action beside the reason: what is lost, and what is to be known."""
+    restored = "" if action.restored_step is None else f", back to step {action.restored_step}"
+    lost = f" ({action.num_lost} update{'s' * (action.num_lost != 1)} lost{restored})" if action.num_lost else ""
+    return lost + (f"; {action.note}" if action.note else "")
 
 
 class Recorder:
@@ -33,7 +40,7 @@ class Recorder:
         self._count_steps = count_steps
         self._speaks = speaks
         self._log_every = log_every
-        self._strict = strict
+        self.is_strict = strict
         self._num_failures = 0
         self.journal: Journal | None = None
 
@@ -53,8 +60,9 @@ class Recorder:
         decision, values = record.decision, record.measurement.values
         step = self._count_steps()
         if decision.findings and self._speaks():
-            level = logging.WARNING if decision.responses else logging.INFO
-            logger.log(level, "step %d: %s", step, decision.reason)
+            is_grave = any(finding.severity in ("critical", "high") for finding in decision.findings)
+            level = logging.WARNING if decision.responses or is_grave else logging.INFO
+            logger.log(level, "step %d: %s%s", step, decision.reason, describe_action(record.action))
         if decision.clock == "step" and step % self._log_every == 0 and self._speaks():
             shown = ", ".join(f"{name} {values[name]:.4g}" for name in SHOWN if name in values)
             logger.info("step %d: %s", step, shown)
@@ -64,9 +72,14 @@ class Recorder:
         if self.journal is not None:
             self.journal.write_event(event, step=self._count_steps(), **fields)
 
+    def warn(self, event: str, message: str) -> None:
+        """Warn a person of how the loop calls us, in the log and as an event of that name."""
+        logger.warning("step %d: %s", self._count_steps(), message)
+        self.tell_event(event, message=message)
+
     def survive(self, error: Exception) -> None:
         """Record that Trimtab itself failed, once, and let the training go on; in strict mode raise."""
-        if self._strict:
+        if self.is_strict:
             raise error
         self._num_failures += 1
         if self._num_failures > 1:

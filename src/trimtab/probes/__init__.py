@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from trimtab.errors import TrimtabError
 from trimtab.probes.subject import Moment, Subject
@@ -32,11 +34,30 @@ Look: TypeAlias = Callable[[Moment], Reading | Values]
 Size: TypeAlias = Callable[[Moment], int]
 
 
-class Watch(Protocol):
-    """What a probe sees between two checks, through hooks."""
+class Watch:
+    """What a probe sees between two checks, through hooks.
+
+    A copy of the model that is made meanwhile takes the hooks along; on that copy they are of a closed watch.
+
+    Attributes:
+        hooks: what `register_…_hook` returned.
+        is_open: False once it is closed; hooks that are still called then have nothing to do.
+    """
+
+    def __init__(self) -> None:
+        self.hooks: list[RemovableHandle] = []
+        self.is_open = True
+
+    def __deepcopy__(self, _: object) -> Watch:
+        closed = object.__new__(type(self))
+        closed.hooks, closed.is_open = [], False
+        return closed
 
     def close(self) -> None:
         """Remove the hooks; called before the probe looks."""
+        self.is_open = False
+        for hook in self.hooks:
+            hook.remove()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +127,16 @@ def start_watches(subject: Subject) -> dict[str, Watch]:
             if each.watch is not None:
                 watches[each.name] = each.watch(subject)
     except Exception:
-        for watch in watches.values():
-            watch.close()
+        close_watches(watches)
         raise
     return watches
+
+
+def close_watches(watches: Mapping[str, Watch]) -> None:
+    """Remove the hooks of all watches, also if one of them fails to."""
+    with ExitStack() as stack:
+        for watch in watches.values():
+            stack.callback(watch.close)
 
 
 def list_group_metrics() -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trimtab.probes import Reading, probe
+from trimtab.probes import Reading, Watch, probe
 from trimtab.probes.subject import Moment, Subject
 
 NAME = "dead_units"
@@ -27,7 +27,7 @@ MIN_PLACES = 32
 network and nine in ten in a sparse one, of which 32 in a row have a chance of 1 in 30."""
 
 
-class UnitWatch:
+class UnitWatch(Watch):
     """Sees which units of a model's ReLU modules are above zero anywhere in a step's batch.
 
     Of every output only one flag per unit is kept. A module that is called at several places of the network counts
@@ -38,17 +38,13 @@ class UnitWatch:
     """
 
     def __init__(self, subject: Subject) -> None:
+        super().__init__()
         self._is_alive: dict[tuple[int, int, int], Tensor] = {}
         self._num_places: Counter[tuple[int, int, int]] = Counter()
         self._fault: Exception | None = None
-        self._hooks = [
+        self.hooks = [
             relu.register_forward_hook(partial(self._see, group, before)) for relu, group, before in list_relus(subject)
         ]
-
-    def close(self) -> None:
-        """Remove the hooks."""
-        for hook in self._hooks:
-            hook.remove()
 
     def judge(self, subject: Subject) -> Tensor:
         """The share of dead units in each group, NaN where none was seen often enough; shape (groups,)."""
@@ -65,7 +61,7 @@ class UnitWatch:
 
     def _see(self, group: int, before: nn.Module, relu: nn.Module, _: object, output: Tensor) -> None:
         """Called in a forward pass: nothing may change the output, keep it alive, or raise."""
-        if torch.compiler.is_compiling() or not 2 <= output.ndim <= 5:
+        if torch.compiler.is_compiling() or not self.is_open or not 2 <= output.ndim <= 5:
             return
         try:
             unit = choose_dimension(output, before)

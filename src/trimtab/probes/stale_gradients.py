@@ -8,7 +8,7 @@ from math import isfinite, nan
 import torch
 from torch import Tensor
 
-from trimtab.probes import Reading, probe
+from trimtab.probes import Reading, Watch, probe
 from trimtab.probes.subject import Moment, Subject
 
 NAME = "stale_gradients"
@@ -17,7 +17,7 @@ MOST_WATCHED = 3
 """Parameters that are looked at: one forgotten call leaves the gradients of all of them, so a few small ones tell."""
 
 
-class GradientWatch:
+class GradientWatch(Watch):
     """Sees what the gradients of a few small parameters hold when a backward pass is about to add to them.
 
     Whether zeros are in a gradient is computed where the gradient is, and stays there until the check.
@@ -27,16 +27,12 @@ class GradientWatch:
     """
 
     def __init__(self, subject: Subject) -> None:
+        super().__init__()
         trained = [each for each in subject.parameters if each.requires_grad and each.numel() > 0]
         trained.sort(key=lambda each: (each.grad is None, each.numel()))  # what had a gradient will have one again
         self._is_held: dict[int, Tensor] = {}
         self._fault: Exception | None = None
-        self._hooks = [each.register_hook(partial(self._see, each)) for each in trained[:MOST_WATCHED]]
-
-    def close(self) -> None:
-        """Remove the hooks."""
-        for hook in self._hooks:
-            hook.remove()
+        self.hooks = [each.register_hook(partial(self._see, each)) for each in trained[:MOST_WATCHED]]
 
     def judge(self, device: torch.device) -> Tensor:
         """1 if every backward pass found old numbers in some parameter's gradient, otherwise 0; shape (1,).
@@ -51,6 +47,8 @@ class GradientWatch:
 
     def _see(self, parameter: Tensor, _: Tensor) -> None:
         """Called in a backward pass, before it adds to the gradient: nothing may wait for the device, or raise."""
+        if not self.is_open:
+            return
         try:
             held = parameter.grad
             if held is None:

@@ -78,6 +78,9 @@ class Subject:
         last = len(self.groups) - 1
         members = [self._group_by_name.get(name, OTHER) for name in self.names]
         self.group_of = np.array([index_of.get(group, last) for group in members], dtype=np.int64)
+        self._members: dict[str, list[Tensor]] = {group: [] for group in self.groups}
+        for parameter, index in zip(self.parameters, self.group_of.tolist(), strict=True):
+            self._members[self.groups[index]].append(parameter)
 
     def refresh_if_changed(self) -> None:
         """Look the parameters up anew if the optimizer was given more of them, or a frozen one is to be trained."""
@@ -92,8 +95,7 @@ class Subject:
 
     def list_members(self, group: str) -> list[Tensor]:
         """The parameters of a group, by its name."""
-        index = self.groups.index(group)
-        return [each for each, number in zip(self.parameters, self.group_of, strict=True) if number == index]
+        return self._members[group]
 
     @property
     def device(self) -> torch.device:
@@ -264,6 +266,12 @@ def _list_held(optimizer: Optimizer) -> list[Tensor]:
 
 
 def _validate(model: nn.Module, optimizer: Optimizer) -> None:
+    for name, value, wanted in (("model", model, nn.Module), ("optimizer", optimizer, torch.optim.Optimizer)):
+        if not isinstance(value, wanted):
+            raise InputError(
+                f"supervisor: {name} is a {type(value).__name__!r}; it has to be a torch {wanted.__name__}, as in "
+                "Supervisor(model, optimizer)"
+            )
     if isinstance(optimizer, torch.optim.LBFGS):
         raise InputError(
             "supervisor: LBFGS evaluates the loss several times inside one step, so no step can be judged before it "

@@ -71,7 +71,8 @@ def assess_health(history: History) -> Health:
     assert isinstance(total, float)
     rows = history.column("grad_norm") if "grad_norm" in values else np.empty(0)
     level = _median(history.samples("grad_norm", WINDOW))
-    health = [GroupHealth("(total)", total, average(rows), level, name_band(total, 1.0, TOTAL_BANDS))]
+    band = name_band(total, 1.0, TOTAL_BANDS) if "grad_norm" in values else ""
+    health = [GroupHealth("(total)", total, average(rows), level, band)]
     if isinstance(by_group, tuple) and by_group:
         columns, samples = history.column("group_grad_norm"), history.samples("group_grad_norm", WINDOW)
         for index, (group, norm) in enumerate(zip(history.groups, by_group, strict=True)):

@@ -223,7 +223,7 @@ class Snapshots:
     def _copy_tensors(self, snapshot: Snapshot) -> None:
         live = dict(self._list_tensors())
         tensors = list(live.values())
-        if live.keys() != snapshot.copies.keys() or not _fit(snapshot.copies.values(), tensors):
+        if list(live) != list(snapshot.copies) or not _fit(snapshot.copies.values(), tensors):
             self._make_room(snapshot, live)
         torch._foreach_copy_(list(snapshot.copies.values()), tensors, non_blocking=True)
         snapshot.values = {

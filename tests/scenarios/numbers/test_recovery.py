@@ -22,6 +22,7 @@ from tests.laws.training import (
     make_training,
 )
 from trimtab import Policy
+from trimtab.actions import clamp, rescale
 from trimtab.journal import read_run
 
 BAD_STEP = 12
@@ -142,3 +143,78 @@ def test_screening_a_healthy_run_changes_nothing() -> None:
     plain = make_training("adamw").supervise().run(20)
     assert passed == [*range(1, 21)]
     assert list_differences(capture(training), capture(plain)) == []
+
+
+@pytest.mark.parametrize("num_steps", [5, None])
+def test_every_group_may_be_frozen_under_a_scaler(num_steps: int | None) -> None:
+    """With every group frozen a scaler steps as on a good step, and nothing moves."""
+    training = make_training("adamw", add_scaler).supervise().run(BAD_STEP)
+    assert training.supervisor is not None
+    training.supervisor.freeze(*training.supervisor.history.groups, num_steps=num_steps)
+    before = capture_weights(training)
+    training.run(BAD_STEP + 5)
+    assert list_differences(before, capture_weights(training)) == []
+    training.supervisor.thaw(*training.supervisor.history.groups)
+    assert list_differences(before, capture_weights(training.run(BAD_STEP + 8))) != []
+
+
+@pytest.mark.parametrize(
+    "policy", [pytest.param(Policy.observe(), id="observing"), pytest.param(Policy({}), id="without-detectors")]
+)
+def test_what_the_policy_lets_pass_is_left_to_the_check(policy: Policy) -> None:
+    """A loss that is not finite but not to be skipped passes the screen, and is one step in the record."""
+    training = make_training("adamw").supervise(policy=policy)
+    assert training.supervisor is not None
+    assert training.supervisor.screen(torch.tensor(math.nan))
+    assert training.supervisor.step == 0
+    assert len(training.supervisor.history) == 0
+
+
+def test_screen_that_fails_inside_still_stops_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss that has to be skipped is skipped, whatever fails in recording it."""
+    training = make_training("adamw").supervise(strict=False).run(BAD_STEP)
+    assert training.supervisor is not None
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a toy failure")
+
+    monkeypatch.setattr(training.supervisor.history, "append", fail)
+    assert not training.supervisor.screen(torch.tensor(math.nan))
+
+
+@pytest.mark.parametrize(
+    ("gradient", "norm"),
+    [
+        pytest.param(torch.tensor([3.0, math.inf]), math.hypot(3, 4), id="float32"),
+        pytest.param(torch.tensor([3.0, -math.inf], dtype=torch.float64), math.hypot(3, 4), id="float64"),
+        pytest.param(torch.tensor([3.0, 4e4], dtype=torch.float16), math.hypot(3, 4), id="float16"),
+        pytest.param(torch.tensor([complex(3, 1e9)]), math.hypot(3, 4), id="complex"),
+    ],
+)
+def test_clamp_takes_every_kind_of_gradient(gradient: Tensor, norm: float) -> None:
+    """Clipping by value clamps whatever gradients there are, and knows their norm in enough precision."""
+    parameter = torch.nn.Parameter(torch.zeros(gradient.shape, dtype=gradient.dtype))
+    parameter.grad = gradient
+    assert clamp([parameter], 4.0) == pytest.approx(norm)
+
+
+def test_clamp_adds_duplicates_of_a_sparse_gradient_first() -> None:
+    """Two entries for one number are one number, which is clamped after it is added up."""
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    indices, values = torch.tensor([[0, 0]]), torch.tensor([3.0, 3.0])
+    parameter.grad = torch.sparse_coo_tensor(indices, values, (2,), check_invariants=True)
+    assert clamp([parameter], 4.0) == 4.0
+    assert parameter.grad.to_dense().tolist() == [4.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"), [pytest.param(1024.0, 128.0, id="cut"), pytest.param(0.25, 0.25, id="already-below-1")]
+)
+def test_rescale_never_raises_a_scale(scale: float, expected: float) -> None:
+    """A scale is cut, never below 1, and one that is below 1 already stays as it is."""
+    training = make_training("adamw", add_scaler).supervise().run(3)
+    assert training.supervisor is not None
+    assert training.scaler is not None
+    training.scaler.update(scale)
+    rescale(training.supervisor._controls, 0.125)
+    assert training.scaler.get_scale() == expected

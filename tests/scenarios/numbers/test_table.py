@@ -211,7 +211,7 @@ SCENARIOS: dict[str, Scenario] = {
         "group-explosion",
         BAD + 2,
         "drop",
-        "drop + freeze",
+        "drop 3 + freeze 3",
     ),
     "scale never moves": Scenario(
         Loop(dtype=torch.float16, scaler=lambda: GradScaler("cpu", init_scale=2.0**40), pinned_scale=2.0**40),
