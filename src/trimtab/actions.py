@@ -147,7 +147,6 @@ def clip_gradients(decision: Decision, controls: Controls, grad_norm: float) -> 
         The change, where a decision asked for it; routine clipping is none.
     """
     asked = [each for each in decision.responses if each.kind == "clip" and not each.groups]
-    gradients = [each.grad for each in _list_parameters(controls) if each.grad is not None]
     for response in asked:
         if response.by_value and response.limit is not None:
             grad_norm = clamp(list(_list_parameters(controls)), response.limit)
@@ -156,7 +155,7 @@ def clip_gradients(decision: Decision, controls: Controls, grad_norm: float) -> 
     limit = min([routine, *norms])
     if not isfinite(grad_norm) or grad_norm + 1e-6 <= limit:
         return []
-    _scale(gradients, grad_norm, limit)
+    _scale([each.grad for each in _list_parameters(controls) if each.grad is not None], grad_norm, limit)
     return [Change("grad_norm", min(grad_norm, routine), limit)] if norms and limit < routine else []
 
 

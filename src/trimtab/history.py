@@ -104,7 +104,6 @@ class History:
         self._is_sample = np.zeros(2 * capacity, dtype=np.bool_)
         self._columns: dict[str, Column] = {}
         self._statistics: dict[tuple[str, int], Statistics] = {}
-        self._rises: dict[str, float] = {}
 
     def __len__(self) -> int:
         return min(self._end, self.capacity)
@@ -124,7 +123,7 @@ class History:
         self._streaks[row] = 0
         self._end = row + 1
         self.newest = measurement
-        self._forget()
+        self._statistics.clear()
 
     def close(self, accepted: bool) -> bool:
         """Say what became of the newest row: accepted rows are samples from now on.
@@ -134,7 +133,7 @@ class History:
         """
         row = self._end - 1
         self._is_sample[row] = accepted
-        self._forget()
+        self._statistics.clear()
         if accepted:
             return False
         before = int(self._streaks[row - 1]) if row else 0
@@ -153,7 +152,7 @@ class History:
     def abandon(self, after_step: int) -> None:
         """Leave out every row after a step, since a rollback abandoned what they measured."""
         self._is_sample[: self._end] &= self._steps[: self._end] <= after_step
-        self._forget()
+        self._statistics.clear()
 
     def column(self, metric: str) -> Column:
         """View of a metric, oldest row first: shape (rows,) or (rows, groups); NaN where it was not measured.
@@ -218,22 +217,19 @@ class History:
         samples = self.samples(metric, window)
         return len(samples) > 0 and value <= float(samples.max())
 
-    def largest_rise(self, metric: str) -> float:
-        """How many times its newest sample the newest number is, for the group where that is most.
+    def has_risen(self, metric: str, times: float) -> bool:
+        """True if the newest number of any group is above so many times its newest sample: cheap, to be asked first.
 
-        Groups whose newest sample is 0 count as risen without bound, if their number is not 0. NaN without a sample
-        among the newest rows, or without the metric. Computed once per step for all detectors.
+        False without a sample, or where the newest row or that sample lacks the metric.
         """
-        if metric not in self._rises:
-            row = self._end - 1
-            first = max(row - RECENT, self._start)
-            rows = self._is_sample[first:row].nonzero()[0]
-            if metric not in self.newest.values or not len(rows):
-                return math.nan
-            now, before = self._columns[metric][row], self._columns[metric][first + rows[-1]]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                self._rises[metric] = float(np.fmax.reduce(now / before, initial=0.0))
-        return self._rises[metric]
+        row = self._end - 1
+        before = row - 1
+        while before >= self._start and not self._is_sample[before]:
+            before -= 1
+        if before < self._start or metric not in self.newest.values:
+            return False
+        column = self._columns[metric]
+        return bool((column[row] > times * column[before]).any())
 
     def statistics(self, metric: str, window: int) -> Statistics:
         """Robust level and spread of a scalar metric's newest samples, computed once per step for all detectors.
@@ -273,12 +269,7 @@ class History:
         self._streaks = self._with_room(state["streaks"])
         self._is_sample = self._with_room(state["is_sample"])
         self._columns = {metric: self._with_room(kept) for metric, kept in state["columns"].items()}
-        self._forget()
-
-    def _forget(self) -> None:
-        """Forget what was computed for the step before."""
         self._statistics.clear()
-        self._rises.clear()
 
     @property
     def _start(self) -> int:

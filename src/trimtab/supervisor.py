@@ -416,7 +416,8 @@ class Supervisor:
         subject = self._subject
         moment.seconds = self._stopwatch.read()
         moment.is_sampled = is_sampled(self.step)
-        moment.frozen = self.frozen
+        if self._controls.adjustments:
+            moment.frozen = self.frozen
         moment.watches = self._close_watches()
         moment.is_ratio_due = self._schedule.is_ratio_due(self.step)
         subject.refresh_if_changed()
@@ -508,7 +509,8 @@ class Supervisor:
     def _close_watches(self) -> dict[str, Watch]:
         """Remove the hooks of a sampled step; what they saw is still in what is returned."""
         watches, self._watches = self._watches, {}
-        probes.close_watches(watches)
+        if watches:
+            probes.close_watches(watches)
         return watches
 
     def _require_groups(self, who: str, groups: tuple[str, ...]) -> None:

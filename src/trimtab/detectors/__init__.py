@@ -32,6 +32,9 @@ class Detector:
     judge: Judge
     """Its function over a history."""
 
+    needs: str | None
+    """The metric without which it has nothing to judge; None if it is asked at every step."""
+
     settings: Mapping[str, Any]
     """Its settings with their defaults, read off the function's signature."""
 
@@ -44,7 +47,9 @@ class Detector:
 detectors: Registry[Detector] = Registry("detector")
 
 
-def detector(name: str, *, severity: Severity, clocks: tuple[Clock, ...] = ("step",)) -> Callable[[Judge], Judge]:
+def detector(
+    name: str, *, severity: Severity, clocks: tuple[Clock, ...] = ("step",), needs: str | None = None
+) -> Callable[[Judge], Judge]:
     """Register a function over a history as a detector.
 
     The function's first parameter is the history; its keyword-only parameters with their defaults are the settings
@@ -54,12 +59,13 @@ def detector(name: str, *, severity: Severity, clocks: tuple[Clock, ...] = ("ste
         name: kebab-case name, free in the registry.
         severity: how much is at stake when it finds something.
         clocks: the clocks whose measurements it judges.
+        needs: a metric that is measured now and then; it is asked only where the newest row has it.
     """
 
     def register(judge: Judge) -> Judge:
         parameters = inspect.signature(judge).parameters.values()
         settings = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
-        detectors.add(name, Detector(name, severity, clocks, judge, settings))
+        detectors.add(name, Detector(name, severity, clocks, judge, needs, settings))
         return judge
 
     return register
@@ -73,12 +79,12 @@ def detect(history: History, settings: Mapping[str, Mapping[str, Any]]) -> tuple
         settings: detector name to its settings; only the detectors named here are asked.
     """
     measurement = history.newest
-    return tuple(
-        sign(breach, detectors[name], measurement.step)
-        for name, chosen in settings.items()
-        if measurement.clock in detectors[name].clocks
-        for breach in detectors[name].judge(history, **chosen)
-    )
+    findings: list[Finding] = []
+    for name, chosen in settings.items():
+        asked = detectors[name]
+        if measurement.clock in asked.clocks and (asked.needs is None or asked.needs in measurement.values):
+            findings += [sign(breach, asked, measurement.step) for breach in asked.judge(history, **chosen)]
+    return tuple(findings)
 
 
 def sign(breach: Breach, found_by: Detector, step: int) -> Finding:

@@ -13,7 +13,7 @@ from trimtab.types import Breach
 METRIC = "dead_units"
 
 
-@detector("dead-units", severity="medium")
+@detector("dead-units", severity="medium", needs=METRIC)
 def find_dead_units(history: History, *, limit: float = 0.9, samples: int = 2) -> Iterator[Breach]:
     """Nearly all ReLU units of a group are 0 for the whole batch.
 

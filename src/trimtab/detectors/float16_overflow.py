@@ -14,7 +14,7 @@ from trimtab.types import Breach
 METRIC = "loss_scale"
 
 
-@detector("float16-overflow", severity="medium")
+@detector("float16-overflow", severity="medium", needs=METRIC)
 def find_float16_overflow(history: History, *, overflows: int = 5, window: int = 100) -> Iterator[Breach]:
     """Gradients overflow float16 again and again, though the loss scale has been found.
 

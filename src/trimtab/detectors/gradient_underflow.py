@@ -13,7 +13,7 @@ from trimtab.types import Breach
 METRIC = "underflow_share"
 
 
-@detector("gradient-underflow", severity="medium")
+@detector("gradient-underflow", severity="medium", needs=METRIC)
 def find_gradient_underflow(history: History, *, limit: float = 0.5) -> Iterator[Breach]:
     """Most of the gradient numbers are too small for float16.
 

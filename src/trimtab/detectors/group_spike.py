@@ -57,7 +57,7 @@ def judge_groups(history: History, above: float, times: float, window: int, warm
     if not isinstance(norms, tuple) or not norms:
         return
     is_high = above > 0 and not max(norms) <= above
-    if not is_high and (times == 0 or history.largest_rise(METRIC) <= max(times, 1.0)):
+    if not is_high and (times == 0 or not history.has_risen(METRIC, times)):
         return
     now = np.asarray(norms, dtype=np.float64)
     limits = np.full(len(now), above if above > 0 else np.inf)

@@ -11,7 +11,7 @@ from trimtab.types import Breach
 METRIC = "loss_scale"
 
 
-@detector("loss-scale-collapsed", severity="high")
+@detector("loss-scale-collapsed", severity="high", needs=METRIC)
 def find_collapsed_loss_scale(history: History, *, least: float = 1.0) -> Iterator[Breach]:
     """The loss scale has fallen below 1.
 

@@ -14,7 +14,7 @@ from trimtab.types import Breach
 METRIC = "loss_scale"
 
 
-@detector("loss-scale-oscillating", severity="low")
+@detector("loss-scale-oscillating", severity="low", needs=METRIC)
 def find_oscillating_loss_scale(history: History, *, turns: int = 6, window: int = 200) -> Iterator[Breach]:
     """The loss scale keeps falling and growing in turns.
 

@@ -14,7 +14,7 @@ from trimtab.types import Breach
 METRIC = "loss_scale"
 
 
-@detector("loss-scale-stuck", severity="low")
+@detector("loss-scale-stuck", severity="low", needs=METRIC)
 def find_stuck_loss_scale(history: History, *, overflows: int = 2) -> Iterator[Breach]:
     """Gradients overflow, and the loss scale stays what it is.
 

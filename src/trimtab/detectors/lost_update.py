@@ -16,7 +16,7 @@ MOST_NAMED = 3
 """Groups that a message names."""
 
 
-@detector("lost-update", severity="medium")
+@detector("lost-update", severity="medium", needs=METRIC)
 def find_lost_update(history: History, *, limit: float = 0.9) -> Iterator[Breach]:
     """Most of the updates of a group in half precision are rounded away.
 

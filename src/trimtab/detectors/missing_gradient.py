@@ -13,7 +13,7 @@ from trimtab.types import Breach
 METRIC = "missing_gradients"
 
 
-@detector("missing-gradient", severity="medium")
+@detector("missing-gradient", severity="medium", needs=METRIC)
 def find_missing_gradient(history: History, *, samples: int = 2) -> Iterator[Breach]:
     """Some parameters have had no gradient at any sampled step since the run began.
 

@@ -11,7 +11,7 @@ from trimtab.types import Breach
 METRIC = "stale_gradients"
 
 
-@detector("stale-gradient", severity="high")
+@detector("stale-gradient", severity="high", needs=METRIC)
 def find_stale_gradient(history: History) -> Iterator[Breach]:
     """The gradients of the step before were still there when those of this step were added.
 

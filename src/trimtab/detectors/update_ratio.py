@@ -18,7 +18,7 @@ TINY = 0.1
 model is often a twentieth of its weights, crosses 0 now and then, and had ratios of 0.7 and 6."""
 
 
-@detector("update-ratio", severity="low")
+@detector("update-ratio", severity="low", needs=METRIC)
 def find_update_ratio(
     history: History, *, low: float = 1e-6, high: float = 0.1, samples: int = 3, young: int = 1000
 ) -> Iterator[Breach]:

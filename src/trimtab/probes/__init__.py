@@ -105,7 +105,8 @@ def probe(
 
     Args:
         name: snake_case name, free in the registry.
-        size: how many numbers it yields at a moment; it has to follow from what all ranks share.
+        size: how many numbers it yields at a moment, 0 where it is not asked; it has to follow from what all ranks
+            share.
         per_group: those of its metrics that are one number per group; the run folder keeps a column for each.
         watch: called before the forward pass of a sampled step, to register hooks; the probe finds what it returned in
             `moment.watches`, under its own name and closed. On another rank it may have failed, so the size must not
@@ -164,7 +165,7 @@ def measure(
         ProbeError: if something failed on another rank.
     """
     asked = probes.values() if only is None else [probes[name] for name in only]
-    looks = [_look(each, moment) for each in asked]
+    looks = [_look(each, moment) for each in asked if each.size is yields_nothing or each.size(moment)]
     faults = [each for each in (fault, *(look.fault for look in looks)) if each is not None]
     parts: Sequence[Numbers] = [look.numbers for look in looks if look.numbers is not None]
     if is_distributed():
