@@ -588,6 +588,6 @@ def test_broken_toml_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_toml_is_the_systems_error(tmp_path: Path) -> None:
-    """A file that cannot be read raises what the system says."""
-    with pytest.raises(FileNotFoundError):
+    """A file that cannot be read is named, with what the system says."""
+    with pytest.raises(PolicyError, match="cannot be read: No such file or directory"):
         Policy.from_toml(tmp_path / "policy.toml")

@@ -153,7 +153,7 @@ def replay(
     with _say_errors():
         log = read_run(run)
         compared = replay_run(log, None if policy is None else Policy.from_toml(policy))
-    num_differing = sum(not each.is_same for each in compared)
+    num_differing = sum(not each.decides_same for each in compared)
     if as_json:
         rows = [{**to_fields(each), "is_same": each.is_same} for each in compared]
         print(json.dumps(to_json({"num_steps": len(log.measurements), "compared": rows})))

@@ -173,11 +173,12 @@ class Policy:
         """The default policy with the entries of a TOML file laid over it; the table is that of `from_dict`.
 
         Raises:
-            PolicyError: if the file is no TOML or names something unknown.
-            OSError: if the file cannot be read.
+            PolicyError: if the file cannot be read, is no TOML or names something unknown.
         """
         try:
             return cls.from_dict(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+        except OSError as error:
+            raise PolicyError(f"policy: {str(path)!r} cannot be read: {error.strerror}") from error
         except tomllib.TOMLDecodeError as error:
             raise PolicyError(f"policy: {str(path)!r} is not valid TOML: {error}") from error
 

@@ -31,6 +31,12 @@ class Comparison:
         """True if both found the same and decided the same, to the last digit."""
         return bool(to_json(to_fields(self.recorded)) == to_json(to_fields(self.replayed)))
 
+    @property
+    def decides_same(self) -> bool:
+        """True if both would have done the same, whatever limit it was found by."""
+        both = [each or Decision(self.step) for each in (self.recorded, self.replayed)]
+        return both[0].verdict == both[1].verdict and both[0].responses == both[1].responses
+
 
 def replay_run(log: RunLog, policy: Policy | None = None) -> list[Comparison]:
     """What a policy would have found and decided, for every step or review where it or the run found something.

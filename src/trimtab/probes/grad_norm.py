@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from trimtab.probes import Reading, probe
-from trimtab.probes.subject import Moment, stack_norms
+from trimtab.probes.subject import Moment
 
 
 def count_norms(moment: Moment) -> int:
@@ -30,8 +30,7 @@ def measure_grad_norm(moment: Moment) -> Reading:
     if moment.grad_norm is not None:
         numbers = yield moment.grad_norm
         return {"grad_norm": float(numbers[0])}
-    gradients = subject.list_gradients()
-    there = stack_norms([gradient for gradient in gradients if gradient is not None], subject.device)
+    gradients, there, _ = moment.take_norms()
     every = there
     if len(there) < len(gradients):
         found, nothing = iter(there.unbind()), there.new_zeros(())

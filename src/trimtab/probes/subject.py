@@ -152,6 +152,21 @@ class Moment:
     seconds: tuple[float, float] | None = None
     """Seconds since the step before, and those of them the supervisor took; None at the first step."""
 
+    norms: tuple[list[Tensor | None], Tensor, Tensor] | None = None
+    """What `take_norms` has taken."""
+
+    def take_norms(self) -> tuple[list[Tensor | None], Tensor, Tensor]:
+        """The gradients, the norms of those that are there, and the norms of all parameters; one call for both.
+
+        No gradient is looked at where the loop has measured their norm already.
+        """
+        if self.norms is None:
+            gradients = [] if self.grad_norm is not None else self.subject.list_gradients()
+            there = [gradient for gradient in gradients if gradient is not None]
+            both = stack_norms([*there, *self.subject.parameters], self.subject.device)
+            self.norms = gradients, both[: len(there)], both[len(there) :]
+        return self.norms
+
 
 def as_number(who: str, name: str, value: Tensor | float) -> Tensor:
     """A number as a 0-d tensor without its graph.
@@ -164,10 +179,11 @@ def as_number(who: str, name: str, value: Tensor | float) -> Tensor:
     Raises:
         InputError: if it is not one number.
     """
-    number = value.detach() if isinstance(value, Tensor) else value
-    if isinstance(number, Real):
-        number = torch.tensor(float(number), dtype=torch.float64)
-    if not isinstance(number, Tensor):
+    if isinstance(value, Tensor):
+        number = value.detach()
+    elif isinstance(value, Real):
+        number = torch.tensor(float(value), dtype=torch.float64)
+    else:
         raise InputError(f"{who}: {name} is a {type(value).__name__!r}; it has to be one number, such as a 0-d tensor")
     if number.ndim != 0:
         raise InputError(f"{who}: {name} has shape {tuple(number.shape)}; it has to be 0-d, such as {name}.mean()")

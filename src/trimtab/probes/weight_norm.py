@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trimtab.probes import Reading, probe
-from trimtab.probes.subject import Moment, stack_norms
+from trimtab.probes.subject import Moment
 
 
 @probe("weight_norm", size=lambda moment: len(moment.subject.parameters), per_group=("weight_norm",))
@@ -14,5 +14,6 @@ def measure_weight_norm(moment: Moment) -> Reading:
     hides a ruined bias before it.
     """
     subject = moment.subject
-    norms = yield stack_norms(subject.parameters, subject.device)
+    _, _, weights = moment.take_norms()
+    norms = yield weights
     return {"weight_norm": subject.norms_by_group(norms)}
