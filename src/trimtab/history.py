@@ -113,11 +113,10 @@ class History:
         if self._end == 2 * self.capacity:
             self._compact()
         row = self._end
-        values = measurement.values
-        for metric in values.keys() - self._columns.keys():
-            self._columns[metric] = self._new_column(values[metric])
-        for metric, column in self._columns.items():
-            column[row] = values.get(metric, np.nan)
+        for metric, value in measurement.values.items():
+            if metric not in self._columns:
+                self._columns[metric] = self._new_column(value)
+            self._columns[metric][row] = value
         self._steps[row] = measurement.step
         self._is_sample[row] = False
         self._streaks[row] = 0
@@ -281,15 +280,21 @@ class History:
         return np.full(2 * self.capacity, np.nan)
 
     def _with_room(self, kept: NDArray[Any]) -> NDArray[Any]:
-        """The rows kept, in an array with room for as many more as ever."""
-        array = np.zeros((2 * self.capacity, *kept.shape[1:]), dtype=kept.dtype)
+        """The rows kept, in an array with room for as many more as ever, where nothing is measured yet."""
+        array = np.full((2 * self.capacity, *kept.shape[1:]), _nothing(kept), dtype=kept.dtype)
         array[: len(kept)] = kept
         return array
 
     def _compact(self) -> None:
         for array in (self._steps, self._streaks, self._is_sample, *self._columns.values()):
             array[: self.capacity] = array[self.capacity :]
+            array[self.capacity :] = _nothing(array)
         self._end = self.capacity
+
+
+def _nothing(array: NDArray[Any]) -> float:
+    """What stands for nothing measured in an array."""
+    return np.nan if array.dtype.kind == "f" else 0
 
 
 def compute_statistics(samples: Column) -> Statistics:

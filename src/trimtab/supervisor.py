@@ -114,6 +114,7 @@ class Supervisor:
         self._is_off = mode == "off"
         self.policy = Policy.default() if policy is None else policy
         _validate(self.policy, clip_norm, log_every, partners, scaler, compute_loss)
+        self._settings = self.policy.settings
         self.step = 0
         self._recorder = Recorder(
             lambda: self.step,
@@ -408,7 +409,7 @@ class Supervisor:
             return True
         alone = History()
         alone.append(measurement)
-        findings = detectors.detect(alone, self.policy.settings)
+        findings = detectors.detect(alone, self._settings)
         return decide(findings, self.ledger, self.policy, step=measurement.step).proceed
 
     def _prepare(self, moment: Moment) -> None:
@@ -430,7 +431,7 @@ class Supervisor:
 
     def _judge(self, measurement: Measurement, history: History, batch: Any = None, note: str = "") -> Decision:
         history.append(measurement)
-        findings = detectors.detect(history, self.policy.settings)
+        findings = detectors.detect(history, self._settings)
         decision = decide(findings, self.ledger, self.policy, step=self.step, clock=measurement.clock)
         if decision.findings and batch is not None:
             note = "; ".join(filter(None, [note, self._inquire(measurement, batch)]))
