@@ -536,8 +536,11 @@ class Supervisor:
 
     def _pass_over(self) -> None:
         """Leave a step alone that could not be judged: clip it, and see that the next can be."""
-        self._schedule.is_clean = False
-        self._schedule.doubt(self.step)
+        if probes.is_distributed():  # the step may have been judged on another rank, which learns of it at the next
+            self._schedule.give_up(self.step)
+        else:
+            self._schedule.is_clean = False
+            self._schedule.doubt(self.step)
         self._clip_only()
         try:
             self._controls.buffers.update()

@@ -80,6 +80,12 @@ class SnapshotSchedule:
         if step <= self._newest + self._probation:
             self._newest = step - self._every
 
+    def give_up(self, step: int) -> None:
+        """Give everything up and begin anew with the next clean step, whatever there was: the same on every rank."""
+        self.is_clean = False
+        self._snapshots.forget()
+        self._newest = step - self._every
+
     def is_ratio_due(self, step: int) -> bool:
         """True one update after that of a snapshot, for one snapshot in a few; the same on every rank."""
         return step == self._newest + 2 and self._num_taken % RATIO_EVERY == 0
