@@ -7,7 +7,7 @@ import os
 import pickle
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -18,8 +18,12 @@ from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.laws.training import Event, Training, capture_optimizer, capture_weights, make_training
+from trimtab import Plan, Policy
+from trimtab.detectors import detector, detectors
+from trimtab.history import History
 from trimtab.probes import Reading, Values, probe, probes
 from trimtab.probes.subject import Moment
+from trimtab.types import Breach
 
 NUM_RANKS = 2
 
@@ -28,6 +32,9 @@ LAST_RANK = NUM_RANKS - 1
 NUM_STEPS = 24
 
 BAD_STEP = 20
+
+PROVING_STEP = 18
+"""The step that ends the probation of the snapshot of step 16."""
 
 SECONDS = 20
 """How long a rank waits for another before it gives up: a hang is a failure, not a wait for ever."""
@@ -215,6 +222,23 @@ def run_faulty_rerun(_: Path) -> Training:
     return make_run(distort=distort).supervise(compute_loss=fail_on_last_rank, strict=False).run(NUM_STEPS)
 
 
+def run_faulty_detector(_: Path) -> Training:
+    """On the last rank a detector fails at the very step that proves a snapshot elsewhere; later all are ruined."""
+
+    @detector("toy", severity="low")
+    def fail_on_last_rank(history: History) -> Iterator[Breach]:
+        if distributed.get_rank() == LAST_RANK and history.newest.step == PROVING_STEP:
+            raise RuntimeError("a toy detector failed")
+        yield from ()
+
+    policy = Policy({**Policy.default().plans, "toy": Plan()})
+    try:
+        training = make_run(after_update=ruin_weights(NUM_STEPS - 2, *range(NUM_RANKS)))
+        return training.supervise(policy=policy, strict=False).run(NUM_STEPS)
+    finally:
+        del detectors["toy"]
+
+
 SCENARIOS: Mapping[str, Callable[[Path], Training]] = {
     "healthy": run_healthy,
     "left-out": run_left_out,
@@ -231,6 +255,7 @@ SCENARIOS: Mapping[str, Callable[[Path], Training]] = {
     "faulty-restore": run_faulty_restore,
     "unsized-probe": run_unsized_probe,
     "faulty-rerun": run_faulty_rerun,
+    "faulty-detector": run_faulty_detector,
 }
 
 

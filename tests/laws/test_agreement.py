@@ -103,7 +103,15 @@ def test_probe_that_fails_on_another_rank_is_recorded(folder: Path) -> None:
 def fault_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of the scenarios in which more of Trimtab fails on one rank than a probe; launched once."""
     folder = tmp_path_factory.mktemp("faults")
-    launch(folder, "faulty-snapshot", "faulty-schedule", "faulty-start", "faulty-restore", "faulty-rerun")
+    launch(
+        folder,
+        "faulty-snapshot",
+        "faulty-schedule",
+        "faulty-start",
+        "faulty-restore",
+        "faulty-rerun",
+        "faulty-detector",
+    )
     return folder
 
 
@@ -115,6 +123,7 @@ def fault_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param("faulty-start", 5, "rollback", id="first-snapshot-not-taken"),
         pytest.param("faulty-restore", BAD_STEP + 1, "rollback", id="partner-not-restored"),
         pytest.param("faulty-rerun", BAD_STEP, "skip", id="batch-not-rerun"),
+        pytest.param("faulty-detector", NUM_STEPS - 1, "rollback", id="step-not-judged"),
     ],
 )
 def test_fault_of_ours_on_one_rank_does_not_part_them(fault_folder: Path, name: str, step: int, verdict: str) -> None:
