@@ -10,7 +10,8 @@ from torch import empty, nn
 from torch.optim import SGD
 
 from trimtab import InputError
-from trimtab.probes.subject import MAX_GROUPS, Subject, assign_groups, name_groups
+from trimtab.probes.groups import MAX_GROUPS, assign_groups, name_groups
+from trimtab.probes.subject import Subject
 
 
 class Block(nn.Module):

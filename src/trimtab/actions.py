@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.state.snapshot import SnapshotError
-from trimtab.types import Action, Adjustment, Change, Decision, Measurement, Response
+from trimtab.types import GROUPWISE, Action, Adjustment, Change, Decision, Measurement, Response
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -36,6 +36,12 @@ class Controls:
     scaler: GradScaler | None
     """The loss scaler, if there is one."""
 
+    groups: tuple[str, ...]
+    """The names of the parameter groups."""
+
+    list_members: Callable[[str], Sequence[Tensor]]
+    """The parameters of a group, by its name."""
+
     snapshots: Snapshots
     """What can be restored."""
 
@@ -44,12 +50,6 @@ class Controls:
 
     report: Callable[[Exception], None]
     """Called with what fails without keeping the rest of an action from being done."""
-
-    groups: tuple[str, ...] = ()
-    """The names of the parameter groups."""
-
-    list_members: Callable[[str], Sequence[Tensor]] = lambda _: ()
-    """The parameters of a group, by its name."""
 
     clip_norm: float | None = None
     """The routine limit of the gradient norm."""
@@ -109,7 +109,7 @@ def limit_groups(decision: Decision, controls: Controls, measurement: Measuremen
         its norm becomes 0.
     """
     grad_norm, by_group = measurement.values.get("grad_norm", nan), measurement.values.get("group_grad_norm", ())
-    asked = [each for each in decision.responses if each.groups and each.kind in ("clip", "drop")]
+    asked = [each for each in decision.responses if each.groups and each.kind in GROUPWISE]
     total = grad_norm if isinstance(grad_norm, float) else nan
     if not asked or not isinstance(by_group, tuple):
         return total, []

@@ -20,19 +20,20 @@ from trimtab.journal import describe_run, parse_adjustment, parse_decision, to_f
 from trimtab.journal.recorder import Recorder
 from trimtab.policy import LEDGER_CAPACITY, Policy, decide
 from trimtab.probes import Watch
+from trimtab.probes.groups import Grouping
 from trimtab.probes.inquiry import inquire
 from trimtab.probes.locate import locate_nonfinite
 from trimtab.probes.reasons import Origin
 from trimtab.probes.rerun import ComputeLoss
 from trimtab.probes.step_seconds import Stopwatch
-from trimtab.probes.subject import Grouping, Moment, Subject, as_number
+from trimtab.probes.subject import Moment, Subject, as_number
 from trimtab.report.health import Health, assess_health
 from trimtab.state.buffers import BufferCopies
 from trimtab.state.packing import to_arrays, to_tensors
 from trimtab.state.rng import capture_rng, restore_rng
 from trimtab.state.schedule import SnapshotSchedule
 from trimtab.state.snapshot import Partner, Snapshots
-from trimtab.types import Decision, Measurement, Record, Value
+from trimtab.types import Decision, Measurement, Record
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -42,17 +43,11 @@ if TYPE_CHECKING:
 RESERVED = {"step", "clock"}
 """Names that a line of the journal has for itself."""
 
-MOST_NAMED = 12
-"""Parameters that a record names."""
-
 MOST_UNSTEPPED = 3.0
 """Checks without an optimizer step that are a mistake of the loop, such as two checks a step, and not an oddity."""
 
 UNSTEPPED_DECAY = 0.25
 """How much of one such check each check with a step makes up for."""
-
-SAMPLE_EVERY = 100
-"""Steps from one sampled step to the next; what is measured there may cost as much as a forward pass."""
 
 
 class Supervisor:
@@ -131,16 +126,9 @@ class Supervisor:
         restored = [partner for partner in (*partners, scales) if partner is not None]
         buffers = BufferCopies(model)
         snapshots = Snapshots(optimizer, buffers, restored, data, self.policy.probation)
+        subject, report = self._subject, self._recorder.survive
         self._controls = Controls(
-            model,
-            optimizer,
-            scaler,
-            snapshots,
-            buffers,
-            self._recorder.survive,
-            groups=self._subject.groups,
-            list_members=self._subject.list_members,
-            clip_norm=clip_norm,
+            model, optimizer, scaler, subject.groups, subject.list_members, snapshots, buffers, report, clip_norm
         )
         self._schedule = SnapshotSchedule(snapshots, buffers, self.policy.snapshot_every, self.policy.probation)
         self._stopwatch = Stopwatch()
@@ -385,7 +373,7 @@ class Supervisor:
             self._schedule.is_new = was_new
             raise
         try:
-            decision = self._judge(measurement, self.history, batch, name_bad(moment))
+            decision = self._judge(measurement, self.history, batch, moment.note)
         except Exception as error:
             self._unshared = error if probes.is_distributed() else None
             raise
@@ -397,7 +385,7 @@ class Supervisor:
         try:
             if self._compute_loss is not None:
                 self._rng = capture_rng()
-            if is_sampled(self.step + 1):
+            if probes.is_sampled(self.step + 1):
                 self._watches = probes.start_watches(self._subject)
         except Exception as error:
             self._unshared = error if probes.is_distributed() else None
@@ -405,7 +393,7 @@ class Supervisor:
 
     def _would_proceed(self, measurement: Measurement) -> bool:
         """True if a loss seen before backward is left to the check: it is finite, or the policy lets it pass."""
-        if all(map(_is_finite, measurement.values.values())):
+        if all(math.isfinite(value) for value in measurement.values.values() if isinstance(value, float)):
             return True
         alone = History()
         alone.append(measurement)
@@ -416,7 +404,7 @@ class Supervisor:
         """Bring everything into the state that probes measure; first what decides how much they measure."""
         subject = self._subject
         moment.seconds = self._stopwatch.read()
-        moment.is_sampled = is_sampled(self.step)
+        moment.is_sampled = probes.is_sampled(self.step)
         if self._controls.adjustments:
             moment.frozen = self.frozen
         moment.watches = self._close_watches()
@@ -449,11 +437,8 @@ class Supervisor:
         Where it begins is looked for once in an episode. In a distributed run nothing is computed again: one rank's
         batch may be fine, and a wrapped model's forward and backward passes wait for the other ranks.
         """
-        loss, norm = (measurement.values.get(metric, 0.0) for metric in ("loss", "grad_norm"))
-        is_bad = isinstance(loss, float) and isinstance(norm, float) and not math.isfinite(loss + norm)
-        if self._compute_loss is None or not is_bad or probes.is_distributed():
+        if self._compute_loss is None or probes.is_distributed():
             return ""
-        assert isinstance(loss, float)
         is_first = all(self.step - each.step > self.policy.memory for each in self.ledger if each.responses)
         now = capture_rng()
 
@@ -461,17 +446,10 @@ class Supervisor:
             restore_rng(self._rng)
             self._controls.buffers.put_back()
 
-        scale = measurement.values.get("loss_scale", 1.0)
         try:
             with self._controls.buffers.keep_live():
                 return inquire(
-                    self._subject.model,
-                    self._compute_loss,
-                    batch,
-                    loss,
-                    restore=restore,
-                    locates=is_first,
-                    scale=scale if isinstance(scale, float) else 1.0,
+                    self._subject.model, self._compute_loss, batch, measurement, restore=restore, locates=is_first
                 )
         except Exception as error:
             if self._recorder.is_strict:
@@ -490,9 +468,8 @@ class Supervisor:
         if decision.clock == "step":
             self._controls.buffers.update()
         self._recorder.tell(record)
-        if decision.clock == "step" and is_sampled(self.step) and self.step > SAMPLE_EVERY:
-            groups = {each.group: to_fields(each) for each in self.health().groups}
-            self._recorder.tell_event("health", groups=groups)
+        if decision.clock == "step" and probes.is_sampled(self.step) and self.step > probes.SAMPLE_EVERY:
+            self._recorder.tell_event("health", groups=[to_fields(each) for each in self.health().groups])
 
     def _conclude(self, decision: Decision) -> Decision:
         if decision.verdict == "halt":
@@ -600,22 +577,6 @@ class Supervisor:
         self._close_watches()
         actions.restore_rates(self._controls)
         self._recorder.close(status)
-
-
-def is_sampled(step: int) -> bool:
-    """True at the steps at which what is dear is measured too: the second, so that wiring is seen early, and on."""
-    return step % SAMPLE_EVERY == 2
-
-
-def name_bad(moment: Moment) -> str:
-    """The parameters whose gradients are not finite, for the record; empty where there are none."""
-    names = moment.bad_gradients
-    rest = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return f"gradients not finite: {', '.join(names[:MOST_NAMED])}{rest}" if names else ""
-
-
-def _is_finite(value: Value) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _validate(

@@ -17,11 +17,11 @@ Severity: TypeAlias = Literal["critical", "high", "medium", "low"]
 VERDICTS = ("proceed", "clip", "drop", "skip", "rollback", "halt")
 """The verdicts on one update, from the weakest to the strongest; of several the strongest wins."""
 
-ADJUSTMENTS = ("cool", "freeze", "repair", "rescale", "thaw")
-"""What may be changed beside any verdict."""
+ADJUSTMENTS = ("cool", "freeze", "repair", "rescale")
+"""What may be changed beside any verdict. Thawing is none: a freeze ends by itself, or by hand."""
 
-GROUPWISE = ("clip", "drop", "freeze", "thaw")
-"""The responses that can be meant for some groups alone; they leave no doubt about the others or the whole state."""
+GROUPWISE = ("clip", "drop")
+"""The verdicts with which the update goes ahead; they can be meant for some groups alone."""
 
 
 LEVELLED = ("loss", "grad_norm", "group_grad_norm")
@@ -134,7 +134,7 @@ class Decision:
     @property
     def proceed(self) -> bool:
         """True if the update at hand goes ahead: whole, clipped, or without some groups."""
-        return self.verdict in ("proceed", "clip", "drop")
+        return self.verdict in ("proceed", *GROUPWISE)
 
     @property
     def doubts_state(self) -> bool:

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.laws.spoils import Failure, Fragile, FragileSchedule, toy_probe
 from tests.laws.training import Event, Training, capture_optimizer, capture_weights, make_training
 from trimtab import Plan, Policy
 from trimtab.detectors import detector, detectors
 from trimtab.history import History
-from trimtab.probes import Reading, Values, probe, probes
+from trimtab.probes import Reading, Values
 from trimtab.probes.subject import Moment
 from trimtab.types import Breach
 
@@ -49,9 +50,14 @@ def make_run(**fields: Any) -> Training:
     return training
 
 
+def is_last_rank() -> bool:
+    """True on the last rank."""
+    return distributed.get_rank() == LAST_RANK
+
+
 def on_last_rank(training: Training) -> bool:
     """True on the last rank at the bad step."""
-    return training.batches.position == BAD_STEP and distributed.get_rank() == LAST_RANK
+    return training.batches.position == BAD_STEP and is_last_rank()
 
 
 def run_healthy(_: Path) -> Training:
@@ -114,46 +120,14 @@ def run_ruined(_: Path) -> Training:
 def run_faulty_probe(folder: Path) -> Training:
     """A probe fails on the last rank."""
 
-    @probe("toy", size=lambda _: 1)
     def fail_on_last_rank(_: Moment) -> Reading:
-        if distributed.get_rank() == LAST_RANK:
-            raise RuntimeError("a toy probe failed")
+        if is_last_rank():
+            raise Failure("a toy probe failed")
         yield torch.ones(1)
         return {}
 
-    try:
+    with toy_probe(fail_on_last_rank, size=lambda _: 1):
         return make_run(clip_norm=0.5).supervise(run=folder / "faulty_probe", strict=False).run(NUM_STEPS)
-    finally:
-        del probes["toy"]
-
-
-class Fragile:
-    """A partner that fails on the last rank: when its state is taken at given calls, or when it is set back."""
-
-    def __init__(self, *bad_calls: int, loads: bool = True) -> None:
-        self._bad_calls = bad_calls
-        self._loads = loads
-        self._num_calls = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        self._num_calls += 1
-        self._fail_if(self._num_calls in self._bad_calls)
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        assert state == {}
-        self._fail_if(not self._loads)
-
-    def _fail_if(self, is_bad: bool) -> None:
-        if is_bad and distributed.get_rank() == LAST_RANK:
-            raise RuntimeError("a toy partner failed")
-
-
-class FragileSchedule(Fragile):
-    """The same, of the kind whose state is taken right after the update."""
-
-    def step(self) -> None:
-        """Nothing is scheduled."""
 
 
 def ruin_weights(step: int, *ranks: int) -> Event:
@@ -170,50 +144,55 @@ def ruin_weights(step: int, *ranks: int) -> Event:
 
 def run_faulty_snapshot(_: Path) -> Training:
     """The last rank cannot complete its third snapshot, that of step 16, and is ruined later on."""
-    return make_run(after_update=ruin_weights(BAD_STEP, LAST_RANK)).supervise(Fragile(3), strict=False).run(NUM_STEPS)
+    return (
+        make_run(after_update=ruin_weights(BAD_STEP, LAST_RANK))
+        .supervise(Fragile(3, breaks=is_last_rank), strict=False)
+        .run(NUM_STEPS)
+    )
 
 
 def run_faulty_schedule(_: Path) -> Training:
     """The last rank cannot even take its third snapshot, and is ruined later on."""
     return (
         make_run(after_update=ruin_weights(BAD_STEP, LAST_RANK))
-        .supervise(FragileSchedule(3), strict=False)
+        .supervise(FragileSchedule(3, breaks=is_last_rank), strict=False)
         .run(NUM_STEPS)
     )
 
 
 def run_faulty_start(_: Path) -> Training:
     """The last rank cannot take its first snapshot, and all are ruined before there is another."""
-    return make_run(after_update=ruin_weights(4, *range(NUM_RANKS))).supervise(Fragile(1), strict=False).run(NUM_STEPS)
+    return (
+        make_run(after_update=ruin_weights(4, *range(NUM_RANKS)))
+        .supervise(Fragile(1, breaks=is_last_rank), strict=False)
+        .run(NUM_STEPS)
+    )
 
 
 def run_faulty_restore(_: Path) -> Training:
     """The last rank is ruined, and cannot set its partner back."""
     training = make_run(after_update=ruin_weights(BAD_STEP, LAST_RANK))
-    return training.supervise(Fragile(loads=False), strict=False).run(NUM_STEPS)
+    return training.supervise(Fragile(loads=False, breaks=is_last_rank), strict=False).run(NUM_STEPS)
 
 
 def run_unsized_probe(_: Path) -> Training:
     """A probe that yields other than it says fails on the last rank."""
 
-    @probe("toy", size=lambda _: 1)
     def fail_on_last_rank(_: Moment) -> Values:
-        if distributed.get_rank() == LAST_RANK:
-            raise RuntimeError("a toy probe failed")
+        if is_last_rank():
+            raise Failure("a toy probe failed")
         return {}
 
-    try:
+    with toy_probe(fail_on_last_rank, size=lambda _: 1):
         return make_run(clip_norm=0.5).supervise(strict=False).run(NUM_STEPS)
-    finally:
-        del probes["toy"]
 
 
 def run_faulty_rerun(_: Path) -> Training:
     """The last rank has a NaN batch, and fails to compute its loss once more."""
 
     def fail_on_last_rank(*_: object) -> Tensor:
-        if distributed.get_rank() == LAST_RANK:
-            raise RuntimeError("a toy loss failed")
+        if is_last_rank():
+            raise Failure("a toy loss failed")
         return torch.zeros(())
 
     def distort(training: Training, _: int, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,8 +206,8 @@ def run_faulty_detector(_: Path) -> Training:
 
     @detector("toy", severity="low")
     def fail_on_last_rank(history: History) -> Iterator[Breach]:
-        if distributed.get_rank() == LAST_RANK and history.newest.step == PROVING_STEP:
-            raise RuntimeError("a toy detector failed")
+        if is_last_rank() and history.newest.step == PROVING_STEP:
+            raise Failure("a toy detector failed")
         yield from ()
 
     policy = Policy({**Policy.default().plans, "toy": Plan()})

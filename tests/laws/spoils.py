@@ -1,14 +1,67 @@
-"""What goes wrong in the trainings of these tests: parts of a run, for `make_training`."""
+"""What goes wrong in the trainings of these tests: parts of a run, for `make_training`, and parts of ours that fail."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tests.laws.training import Event, Training
+from trimtab.probes import Look, probe, probes
+
+
+class Failure(Exception):
+    """What the parts of these tests fail with."""
+
+
+class Fragile:
+    """A partner that fails: when its state is taken at given calls, or when it is set back.
+
+    Args:
+        *bad_calls: the calls at which its state cannot be taken, the first of which is 1.
+        loads: False if its state cannot be set back.
+        breaks: asked then; False where it does not fail after all, such as on another rank.
+    """
+
+    def __init__(self, *bad_calls: int, loads: bool = True, breaks: Callable[[], bool] = lambda: True) -> None:
+        self._bad_calls = bad_calls
+        self._loads = loads
+        self._breaks = breaks
+        self._num_calls = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        self._num_calls += 1
+        self._fail_if(self._num_calls in self._bad_calls)
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        assert state == {}
+        self._fail_if(not self._loads)
+
+    def _fail_if(self, is_bad: bool) -> None:
+        if is_bad and self._breaks():
+            raise Failure("a toy partner failed")
+
+
+class FragileSchedule(Fragile):
+    """The same, of the kind whose state is taken right after the update."""
+
+    def step(self) -> None:
+        """Nothing is scheduled."""
+
+
+@contextmanager
+def toy_probe(look: Look, **options: Any) -> Iterator[None]:
+    """A probe called "toy", for as long as a `with` block lasts."""
+    probe("toy", **options)(look)
+    try:
+        yield
+    finally:
+        del probes["toy"]
 
 
 def spoil_batch(step: int, micro_batch: int = 0) -> Event:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import pytest
 import torch
 
-from tests.laws.spoils import ruin_after_update, spoil_batch
+from tests.laws.spoils import Failure, Fragile, ruin_after_update, spoil_batch, toy_probe
 from tests.laws.training import (
     Training,
     add_scaler,
@@ -26,7 +26,7 @@ from trimtab import Plan, Policy, Supervisor
 from trimtab.detectors import detector, detectors
 from trimtab.history import History
 from trimtab.journal import read_run
-from trimtab.probes import Reading, Values, Watch, probe, probes
+from trimtab.probes import Reading, Values, Watch
 from trimtab.probes.subject import Moment, Subject
 from trimtab.types import Breach
 
@@ -36,30 +36,6 @@ Supervise: TypeAlias = Callable[..., Training]
 
 Break: TypeAlias = Callable[[Training], AbstractContextManager[Supervise]]
 """Puts a part that fails into a run; gives what hands the run to a supervisor."""
-
-
-class Failure(Exception):
-    """What the parts of these tests fail with."""
-
-
-class Fragile:
-    """A partner whose state cannot be taken at some calls, or never be taken over."""
-
-    def __init__(self, *bad_calls: int, loads: bool = True) -> None:
-        self._bad_calls = bad_calls
-        self._loads = loads
-        self._num_calls = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        self._num_calls += 1
-        if self._num_calls in self._bad_calls:
-            raise Failure("a toy partner failed")
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if not self._loads:
-            raise Failure("a toy partner failed")
-        assert state == {}
 
 
 @contextmanager
@@ -85,29 +61,23 @@ def break_detector(training: Training, *steps: int) -> Iterator[Supervise]:
 def break_probe(training: Training) -> Iterator[Supervise]:
     """A probe that fails at every step."""
 
-    @probe("toy")
     def fail(_: Moment) -> Values:
         raise Failure("a toy probe failed")
 
-    try:
+    with toy_probe(fail):
         yield training.supervise
-    finally:
-        del probes["toy"]
 
 
 @contextmanager
 def break_probe_after_transfer(training: Training) -> Iterator[Supervise]:
     """A probe that fails at every step, once its numbers are there."""
 
-    @probe("toy", size=lambda _: 1)
     def fail(_: Moment) -> Reading:
         yield torch.ones(1)
         raise Failure("a toy probe failed")
 
-    try:
+    with toy_probe(fail, size=lambda _: 1):
         yield training.supervise
-    finally:
-        del probes["toy"]
 
 
 @contextmanager
@@ -273,14 +243,8 @@ def test_watch_that_fails_leaves_the_decision_alone(caplog: pytest.LogCaptureFix
     def fail(_: Subject) -> Watch:
         raise Failure("a toy watch failed")
 
-    @probe("toy", watch=fail)
-    def look(_: Moment) -> Values:
-        return {}
-
-    try:
+    with toy_probe(lambda _: {}, watch=fail):
         training = make_training("adamw", spoil_batch(1)).supervise(strict=False).run(NUM_STEPS)
-    finally:
-        del probes["toy"]
     assert training.verdicts == ["skip"] + ["proceed"] * (NUM_STEPS - 1)
     assert "a toy watch failed" in caplog.text
 

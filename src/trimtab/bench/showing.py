@@ -11,7 +11,8 @@ from rich.table import Column, Table
 
 from trimtab.faults import inject
 from trimtab.journal import read_run
-from trimtab.report.curves import draw_losses, tell_story
+from trimtab.journal.recorder import tell_story
+from trimtab.report.curves import draw_losses
 from trimtab.report.page import Card, Rows, write_page
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.journal.writer import Journal
-from trimtab.types import Action, Record
+from trimtab.types import Action, Decision, Record
 
 SHOWN = ("loss", "grad_norm", "learning_rate", "loss_scale")
 """The metrics of a log line, in its order."""
@@ -17,11 +17,11 @@ SHOWN = ("loss", "grad_norm", "learning_rate", "loss_scale")
 logger = logging.getLogger("trimtab")
 
 
-def describe_action(action: Action) -> str:
-    """What a log line says of an action beside the reason: what is lost, and what is to be known."""
+def tell_story(decision: Decision, action: Action) -> str:
+    """One decision and what was done in a sentence: what was found, the answer, what is lost, what is to be known."""
     restored = "" if action.restored_step is None else f", back to step {action.restored_step}"
     lost = f" ({action.num_lost} update{'s' * (action.num_lost != 1)} lost{restored})" if action.num_lost else ""
-    return lost + (f"; {action.note}" if action.note else "")
+    return decision.reason + lost + (f"; {action.note}" if action.note else "")
 
 
 class Recorder:
@@ -62,7 +62,7 @@ class Recorder:
         if decision.findings and self._speaks():
             is_grave = any(finding.severity in ("critical", "high") for finding in decision.findings)
             level = logging.WARNING if decision.responses or is_grave else logging.INFO
-            logger.log(level, "step %d: %s%s", step, decision.reason, describe_action(record.action))
+            logger.log(level, "step %d: %s", step, tell_story(decision, record.action))
         if decision.clock == "step" and step % self._log_every == 0 and self._speaks():
             shown = ", ".join(f"{name} {values[name]:.4g}" for name in SHOWN if name in values)
             logger.info("step %d: %s", step, shown)
@@ -74,7 +74,8 @@ class Recorder:
 
     def warn(self, event: str, message: str) -> None:
         """Warn a person of how the loop calls us, in the log and as an event of that name."""
-        logger.warning("step %d: %s", self._count_steps(), message)
+        if self._speaks():
+            logger.warning("step %d: %s", self._count_steps(), message)
         self.tell_event(event, message=message)
 
     def survive(self, error: Exception) -> None:

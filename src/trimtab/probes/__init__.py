@@ -86,6 +86,14 @@ class ProbeError(TrimtabError):
 
 probes: Registry[Probe] = Registry("probe")
 
+SAMPLE_EVERY = 100
+"""Steps from one sampled step to the next; what is measured there may cost as much as a forward pass."""
+
+
+def is_sampled(step: int) -> bool:
+    """True at the steps at which what is dear is measured too: the second, so that wiring is seen early, and on."""
+    return step % SAMPLE_EVERY == 2
+
 
 def yields_nothing(_: Moment) -> int:
     """The size of a probe that yields no numbers."""
@@ -146,7 +154,7 @@ def list_group_metrics() -> list[str]:
 
 
 def measure(
-    step: int, moment: Moment, fault: Exception | None = None, only: Sequence[str] | None = None
+    step: int, moment: Moment, failure: Exception | None = None, only: Sequence[str] | None = None
 ) -> Measurement:
     """Ask every probe, with one transfer from the device to the host; metrics of one number come first.
 
@@ -158,7 +166,7 @@ def measure(
     Args:
         step: the step the measurement belongs to.
         moment: what is there to look at.
-        fault: what has failed on this rank already, if anything: it is raised once the other ranks know.
+        failure: what has failed on this rank already, if anything: it is raised once the other ranks know.
         only: the probes to ask, by name; all of them if None.
 
     Raises:
@@ -166,14 +174,14 @@ def measure(
     """
     asked = probes.values() if only is None else [probes[name] for name in only]
     looks = [_look(each, moment) for each in asked if each.size is yields_nothing or each.size(moment)]
-    faults = [each for each in (fault, *(look.fault for look in looks)) if each is not None]
+    failures = [each for each in (failure, *(look.failure for look in looks)) if each is not None]
     parts: Sequence[Numbers] = [look.numbers for look in looks if look.numbers is not None]
     if is_distributed():
-        parts, num_faulty = _average_over_ranks(parts, moment.subject.device, bool(faults))
-        if num_faulty and not faults:
-            faults = [ProbeError(f"Trimtab failed on {num_faulty} other rank{'s' * (num_faulty > 1)}")]
-    if faults:
-        raise faults[0]
+        parts, num_failed = _average_over_ranks(parts, moment.subject.device, bool(failures))
+        if num_failed and not failures:
+            failures = [ProbeError(f"Trimtab failed on {num_failed} other rank{'s' * (num_failed > 1)}")]
+    if failures:
+        raise failures[0]
     fetched = iter(_fetch(parts))
     scalars: dict[str, Value] = {}
     by_group: dict[str, Value] = {}
@@ -219,7 +227,7 @@ class _Looked:
     known: Values
     reading: Reading | None = None
     numbers: Numbers | None = None
-    fault: Exception | None = None
+    failure: Exception | None = None
 
 
 def _look(each: Probe, moment: Moment) -> _Looked:
@@ -230,9 +238,9 @@ def _look(each: Probe, moment: Moment) -> _Looked:
         if num != each.size(moment):
             raise ValueError(f"probe {each.name} yields {num} numbers, not the {each.size(moment)} it says")
         return looked
-    except Exception as fault:
+    except Exception as failure:
         size = each.size(moment)
-        return _Looked({}, numbers=torch.full((size,), torch.nan) if size else None, fault=fault)
+        return _Looked({}, numbers=torch.full((size,), torch.nan) if size else None, failure=failure)
 
 
 def _begin(reading: Reading | Values) -> _Looked:
@@ -245,14 +253,14 @@ def _begin(reading: Reading | Values) -> _Looked:
         return _Looked(finished.value)
 
 
-def _average_over_ranks(parts: Sequence[Numbers], device: torch.device, is_faulty: bool) -> tuple[list[Tensor], int]:
+def _average_over_ranks(parts: Sequence[Numbers], device: torch.device, has_failed: bool) -> tuple[list[Tensor], int]:
     """The mean of each number over all ranks, NaN where one rank's is not finite, and how many ranks failed.
 
     The sum is taken in float64, so that the mean of equal float32 numbers is exactly that number.
     """
     flat = torch.cat([torch.as_tensor(part).to(device, torch.float64) for part in parts])
     finite = torch.isfinite(flat)
-    flag = torch.full((1,), float(is_faulty), dtype=torch.float64, device=device)
+    flag = torch.full((1,), float(has_failed), dtype=torch.float64, device=device)
     packed = torch.cat((torch.where(finite, flat, 0), (~finite).to(torch.float64), flag))
     torch.distributed.all_reduce(packed)
     host = packed.cpu()

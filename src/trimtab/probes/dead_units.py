@@ -41,15 +41,15 @@ class UnitWatch(Watch):
         super().__init__()
         self._is_alive: dict[tuple[int, int, int], Tensor] = {}
         self._num_places: Counter[tuple[int, int, int]] = Counter()
-        self._fault: Exception | None = None
+        self._failure: Exception | None = None
         self.hooks = [
             relu.register_forward_hook(partial(self._see, group, before)) for relu, group, before in list_relus(subject)
         ]
 
     def judge(self, subject: Subject) -> Tensor:
         """The share of dead units in each group, NaN where none was seen often enough; shape (groups,)."""
-        if self._fault is not None:
-            raise self._fault
+        if self._failure is not None:
+            raise self._failure
         shares = torch.full((len(subject.groups),), nan, device=subject.device)
         by_group: dict[int, list[Tensor]] = {}
         for key, is_alive in self._is_alive.items():
@@ -72,8 +72,8 @@ class UnitWatch(Watch):
                 known = self._is_alive.get(key)
                 self._is_alive[key] = is_alive if known is None else known | is_alive
             self._num_places[key] += output.numel() // num_units
-        except Exception as fault:
-            self._fault = fault
+        except Exception as failure:
+            self._failure = failure
 
 
 def list_relus(subject: Subject) -> Iterator[tuple[nn.Module, int, nn.Module]]:

@@ -8,7 +8,10 @@ import numpy as np
 import torch
 
 from trimtab.probes import Reading, probe
-from trimtab.probes.subject import Moment
+from trimtab.probes.subject import Moment, shorten
+
+MOST_NAMED = 12
+"""Parameters that a record names."""
 
 
 def count_norms(moment: Moment) -> int:
@@ -40,6 +43,7 @@ def measure_grad_norm(moment: Moment) -> Reading:
     total = float(numbers[-1])
     num_bad = (0.0,) * len(subject.groups)
     if not isfinite(total):
-        moment.bad_gradients = tuple(np.array(subject.names)[~np.isfinite(norms)].tolist())
+        bad = np.array(subject.names)[~np.isfinite(norms)].tolist()
+        moment.note = f"gradients not finite: {shorten(bad, MOST_NAMED)}" if bad else ""
         num_bad = tuple(np.bincount(subject.group_of, weights=~np.isfinite(norms), minlength=len(num_bad)).tolist())
     return {"grad_norm": total, "group_grad_norm": subject.norms_by_group(norms), "group_nonfinite": num_bad}

@@ -10,32 +10,38 @@ from torch import nn
 
 from trimtab.probes.locate import locate_nonfinite
 from trimtab.probes.rerun import ComputeLoss, judge_rerun
+from trimtab.types import Measurement
 
 
 def inquire(
     model: nn.Module,
     compute_loss: ComputeLoss,
     batch: Any,
-    loss: float,
+    measurement: Measurement,
     *,
     restore: Callable[[], None],
-    locates: bool = True,
-    scale: float = 1.0,
+    locates: bool,
 ) -> str:
     """Compute a batch again and tell in a sentence or two what kind of fault it was, and where it begins.
 
     Args:
-        model: the model; setting its buffers back is the caller's business.
+        model: the model; what its buffers are afterwards is the caller's business.
         compute_loss: gives the loss of a batch.
         batch: the batch.
-        loss: the loss it had; if that is finite, only where the gradients begin not to be is looked for.
-        restore: sets the random numbers back to what they were before the batch.
+        measurement: what was seen of it; if its loss is finite, only where the gradients begin not to be is looked for.
+        restore: sets random numbers and buffers back to what they were before the batch.
         locates: False to leave out the search for where it begins, which costs several passes.
-        scale: the loss scale.
 
     Returns:
         The sentences; empty where there is nothing to say.
     """
+    values = measurement.values
+    loss, norm, scale = values.get("loss", 0.0), values.get("grad_norm", 0.0), values.get("loss_scale", 1.0)
+    assert isinstance(loss, float)
+    assert isinstance(norm, float)
+    assert isinstance(scale, float)
+    if isfinite(loss) and isfinite(norm):
+        return ""
     told = []
     if not isfinite(loss):
         seen = judge_rerun(model, compute_loss, batch, loss, restore=restore)

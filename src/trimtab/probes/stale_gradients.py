@@ -31,7 +31,7 @@ class GradientWatch(Watch):
         trained = [each for each in subject.parameters if each.requires_grad and each.numel() > 0]
         trained.sort(key=lambda each: (each.grad is None, each.numel()))  # what had a gradient will have one again
         self._is_held: dict[int, Tensor] = {}
-        self._fault: Exception | None = None
+        self._failure: Exception | None = None
         self.hooks = [each.register_hook(partial(self._see, each)) for each in trained[:MOST_WATCHED]]
 
     def judge(self, device: torch.device) -> Tensor:
@@ -39,8 +39,8 @@ class GradientWatch(Watch):
 
         NaN if no backward pass has reached the parameters.
         """
-        if self._fault is not None:
-            raise self._fault
+        if self._failure is not None:
+            raise self._failure
         if not self._is_held:
             return torch.full((1,), nan)
         return torch.stack([each.to(device) for each in self._is_held.values()]).any().float().reshape(1)
@@ -57,8 +57,8 @@ class GradientWatch(Watch):
                 is_held = (held._values() if held.is_sparse else held).any()
             before = self._is_held.get(id(parameter))
             self._is_held[id(parameter)] = is_held if before is None else before & is_held
-        except Exception as fault:
-            self._fault = fault
+        except Exception as failure:
+            self._failure = failure
 
 
 def count_marks(moment: Moment) -> int:

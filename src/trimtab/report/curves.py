@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from trimtab.journal import RunLog
-from trimtab.types import Action, Decision
+from trimtab.journal.recorder import tell_story
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
@@ -18,7 +18,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("solid", "dot", "solid", "dash", "dashdot", "longdash")
 """Line styles beside the colours, for print and for those who see no colour."""
 
-SYMBOLS = {"clip": "triangle-down", "skip": "x", "rollback": "diamond", "halt": "square"}
+SYMBOLS = {"clip": "triangle-down", "drop": "hexagon", "skip": "x", "rollback": "diamond", "halt": "square"}
 """How each verdict is marked on the curve."""
 
 
@@ -118,18 +118,6 @@ def _add_decisions(figure: go.Figure, name: str, run: RunLog, losses: Mapping[in
         text=["<br>".join(map(escape, _wrap(story))) for story in stories],
         hovertemplate="step %{x}<br>%{text}<extra></extra>",
     )
-
-
-def tell_story(decision: Decision, action: Action) -> str:
-    """One decision and its action in a sentence; plain text."""
-    found = "; ".join(f"{finding.detector}: {finding.message}" for finding in decision.findings)
-    done = action.verdict
-    if action.restored_step is not None:
-        done = f"rolled back to step {action.restored_step}"
-    others = [response.kind for response in decision.responses[1:]]
-    lost = f", {action.num_lost} updates lost" if action.num_lost > 1 else ""
-    note = f" ({action.note})" if action.note else ""
-    return f"{found} → {' + '.join([done, *others])}{lost}{note}"
 
 
 def _find_undone(run: RunLog) -> set[int]:

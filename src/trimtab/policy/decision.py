@@ -1,0 +1,149 @@
+"""From findings to a decision: a pure function of the table and of what was decided before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import inf, isfinite, isnan
+
+from trimtab.policy.table import Policy
+from trimtab.types import ADJUSTMENTS, GROUPWISE, VERDICTS, Clock, Decision, Finding, Response
+
+STATE_VERDICTS = VERDICTS[VERDICTS.index("rollback") :]
+"""The verdicts that mend a state; dropping the update at hand does not."""
+
+
+def decide(
+    findings: Sequence[Finding], ledger: Sequence[Decision], policy: Policy, *, step: int, clock: Clock = "step"
+) -> Decision:
+    """Answer the findings of one step.
+
+    Each acting finding climbs its detector's ladder by one rung per step of the episode, the strongest verdict wins,
+    and adjustments stand beside it. The last rung before `halt` is held until the episode is over or a budget is
+    spent; then comes `halt`. Where a finding lies in the state itself, the rungs that only drop the update at hand
+    are left out. On a review there is no update at hand, so such rungs are advisory there.
+
+    Args:
+        findings: what was found at this step.
+        ledger: earlier decisions that had findings, oldest first.
+        policy: the table.
+        step: the step that is judged.
+        clock: which clock ticked.
+    """
+    if not findings:
+        return Decision(step, clock=clock)
+    past = [decision for decision in ledger if decision.clock == clock and decision.step > step - policy.horizon]
+    rungs = [(finding, _choose_rung(finding, past, policy, step)) for finding in findings]
+    asked = [(each, rung) for each, rung in rungs if clock == "step" or _mends_state(rung)]
+    verdicts = [(finding, response) for finding, rung in asked for response in rung if response.kind in VERDICTS]
+    chosen = _choose_verdicts(verdicts)
+    adjustments = [response for _, rung in asked for response in rung if response.kind in ADJUSTMENTS]
+    responses = tuple(dict.fromkeys([*chosen, *adjustments]))
+    verdict = chosen[0].kind if chosen else "proceed"
+    return Decision(step, verdict, responses, tuple(findings), _explain(findings, responses), clock)
+
+
+def _choose_verdicts(asked: Sequence[tuple[Finding, Response]]) -> list[Response]:
+    """The strongest verdict, first. If that is to clip or drop, every group has its own, and may be clipped with all.
+
+    All gradients together are not clipped where each group suspected of it is answered for by itself: that would
+    change the others too.
+    """
+    strongest = max((VERDICTS.index(response.kind) for _, response in asked), default=0)
+    if VERDICTS[strongest] not in GROUPWISE:
+        return [response for _, response in asked if response.kind == VERDICTS[strongest]][:1] if strongest else []
+    dropped = {group for _, response in asked if response.kind == "drop" for group in response.groups}
+    clips = [
+        (finding, response)
+        for finding, response in asked
+        if response.kind == "clip" and not (response.groups and dropped.issuperset(response.groups))
+    ]
+    answered = dropped.union(*(response.groups for _, response in clips))
+    lowest: dict[tuple[bool, tuple[str, ...], bool], Response] = {}
+    for finding, response in clips:
+        if response.groups or not finding.groups or not answered.issuperset(finding.groups):
+            key = (not response.groups, response.groups, response.by_value)
+            lowest[key] = min(lowest.get(key, response), response, key=_limit_of)
+    drops = [Response("drop", groups=tuple(sorted(dropped)))] if dropped else []
+    return drops + [lowest[key] for key in sorted(lowest)]
+
+
+def _limit_of(response: Response) -> float:
+    return inf if response.limit is None else response.limit
+
+
+def _choose_rung(finding: Finding, past: Sequence[Decision], policy: Policy, step: int) -> tuple[Response, ...]:
+    ladder = policy.plans[finding.detector].ladder
+    if finding.in_state:
+        ladder = tuple(rung for rung in ladder if {*rung.split("+")}.intersection(STATE_VERDICTS)) or ladder
+    if not ladder:
+        return ()
+
+    def is_same(decision: Decision) -> bool:
+        return any(_is_same_trouble(each, finding) for each in decision.findings)
+
+    episode = _episode([each for each in past if each.doubts_state or is_same(each)], policy, step)
+    climbed = sum(map(is_same, episode))
+    ends = "halt" in ladder[-1].split("+")
+    held = len(ladder) - 2 if ends and len(ladder) > 1 else len(ladder) - 1
+    rung = ladder[min(climbed, held)]
+    if ends and _is_spent(rung, past, policy):
+        rung = ladder[-1]
+    return tuple(_respond(kind, finding, policy) for kind in rung.split("+"))
+
+
+def _is_same_trouble(before: Finding, now: Finding) -> bool:
+    """True if both climb the same ladder; each group has its own where a metric is judged by group."""
+    is_same = before.detector == now.detector and before.in_state == now.in_state
+    return is_same and (before.groups == now.groups or "group_grad_norm" not in (before.metric, now.metric))
+
+
+def _episode(past: Sequence[Decision], policy: Policy, step: int) -> list[Decision]:
+    """The acting decisions of the episode that this step belongs to."""
+    episode: list[Decision] = []
+    for decision in reversed(past):
+        if not decision.responses:
+            continue
+        if step - decision.step > policy.memory:
+            break
+        episode.append(decision)
+        step = decision.step
+    return episode
+
+
+def _is_spent(rung: str, past: Iterable[Decision], policy: Policy) -> bool:
+    verdicts = [decision.verdict for decision in past]
+    kinds = rung.split("+")
+    return ("skip" in kinds and verdicts.count("skip") >= policy.max_skips) or (
+        "rollback" in kinds and verdicts.count("rollback") >= policy.max_rollbacks
+    )
+
+
+def _respond(kind: str, finding: Finding, policy: Policy) -> Response:
+    groups = finding.groups if finding.metric == "group_grad_norm" else ()
+    if kind == "clip":
+        limit = finding.limit if finding.expected is None else finding.expected
+        is_norm = finding.metric in ("grad_norm", "group_grad_norm") and isfinite(limit)
+        return Response("clip", groups, limit=limit if is_norm else None)
+    if kind == "clip-by-value":
+        if isnan(finding.value):  # clamping leaves NaN as it is
+            return Response("skip")
+        return Response("clip", groups, limit=policy.clip_value, by_value=True)
+    if kind == "drop":
+        return Response("drop", finding.groups) if finding.groups else Response("skip")
+    if kind == "freeze":
+        return Response("freeze", finding.groups, num_steps=policy.freeze_steps) if finding.groups else Response("skip")
+    if kind == "cool":
+        return Response("cool", factor=policy.cool_factor, num_steps=policy.cool_steps)
+    if kind == "rescale":
+        return Response("rescale", factor=policy.rescale_factor)
+    return Response(kind)
+
+
+def _explain(findings: Sequence[Finding], responses: Sequence[Response]) -> str:
+    found = "; ".join(f"{finding.detector}: {finding.message}" for finding in findings)
+    done = " + ".join(" ".join(filter(None, [each.kind, ", ".join(each.groups)])) for each in responses)
+    return f"{found} → {done or 'recorded only'}"
+
+
+def _mends_state(rung: Iterable[Response]) -> bool:
+    return any(response.kind in STATE_VERDICTS for response in rung)
