@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trimtab.state.snapshot import SnapshotError
+from trimtab.state.live import SnapshotError
 from trimtab.types import GROUPWISE, Action, Adjustment, Change, Decision, Measurement, Response
 
 if TYPE_CHECKING:

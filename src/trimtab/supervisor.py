@@ -32,7 +32,8 @@ from trimtab.state.buffers import BufferCopies
 from trimtab.state.packing import to_arrays, to_tensors
 from trimtab.state.rng import capture_rng, restore_rng
 from trimtab.state.schedule import SnapshotSchedule
-from trimtab.state.snapshot import Partner, Snapshots
+from trimtab.state.live import LiveState, Partner
+from trimtab.state.snapshot import Snapshots
 from trimtab.types import Decision, Measurement, Record
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Supervisor:
         scales = scaler if scaler is not None and scaler.is_enabled() else None
         restored = [partner for partner in (*partners, scales) if partner is not None]
         buffers = BufferCopies(model)
-        snapshots = Snapshots(optimizer, buffers, restored, data, self.policy.probation)
+        snapshots = Snapshots(LiveState(optimizer, buffers, restored, data), self.policy.probation)
         subject, report = self._subject, self._recorder.survive
         self._controls = Controls(
             model, optimizer, scaler, subject.groups, subject.list_members, snapshots, buffers, report, clip_norm

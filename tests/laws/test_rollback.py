@@ -33,7 +33,8 @@ from tests.laws.training import (
 from trimtab import Policy, PolicyError
 from trimtab.journal import read_run
 from trimtab.state.buffers import BufferCopies
-from trimtab.state.snapshot import SnapshotError, Snapshots
+from trimtab.state.live import LiveState, SnapshotError
+from trimtab.state.snapshot import Snapshots
 
 NUM_STEPS = 40
 
@@ -322,7 +323,7 @@ def test_snapshot_that_does_not_fit_changes_nothing(change: str) -> None:
     """A snapshot is held against the run before the first number is written."""
     first, last = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
     optimizer = torch.optim.AdamW([first, last])
-    snapshots = Snapshots(optimizer, BufferCopies(nn.Module()))
+    snapshots = Snapshots(LiveState(optimizer, BufferCopies(nn.Module())))
     snapshots.take(1)
     snapshots.trust()
     with torch.no_grad():

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tests.laws.models import Net
 from trimtab import Decision, Supervisor
-from trimtab.state.snapshot import Partner
+from trimtab.state.live import Partner
 
 MakeOptimizer: TypeAlias = Callable[[list[dict[str, Any]]], Optimizer]
 Event: TypeAlias = Callable[["Training"], object]

@@ -37,7 +37,7 @@ class SnapshotSchedule:
         self.is_new, self.is_clean, self._newest = True, False, step
         self._snapshots.forget()
         self._buffers.begin()
-        self._first_data: Any = self._snapshots.capture_data()
+        self._first_data: Any = self._snapshots.live.capture_data()
         self._marks = _mark(parameters)
 
     def take_first(self, step: int, parameters: Sequence[Tensor]) -> None:
