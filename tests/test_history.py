@@ -95,8 +95,8 @@ def test_unknown_metric_has_no_column_and_no_samples() -> None:
         pytest.param("1+ 2- 3+", [1, 3], id="rejected-row-left-out"),
         pytest.param("1+ 2+ 3?", [1, 2], id="newest-row-is-being-judged"),
         pytest.param("1?", [], id="first-row-is-being-judged"),
-        pytest.param("1+ 2+ 3+ 4- ↶2 5+", [1, 2, 5], id="rows-a-rollback-abandoned-left-out"),
-        pytest.param("1+ 2+ ↶0 3+", [3], id="rollback-to-the-beginning"),
+        pytest.param("1+ 2+ 3+ 4- ↶1 5+", [1, 2, 5], id="rows-a-rollback-abandoned-left-out"),
+        pytest.param("1+ 2+ ↶0 3+", [1, 3], id="rollback-to-the-beginning"),
         pytest.param("1+ 2+ ↶2 3+", [1, 2, 3], id="rollback-that-loses-no-row"),
         pytest.param("1+ nan+ inf+ -inf+ 5+", [1, 5], id="nonfinite-is-never-a-sample"),
         pytest.param("1+ 2+ 3+ 4+ 5+ 6+", [3, 4, 5, 6], id="window-of-the-newest-four"),
@@ -104,7 +104,10 @@ def test_unknown_metric_has_no_column_and_no_samples() -> None:
     ],
 )
 def test_samples_are_the_accepted_rows(story: str, samples: list[float]) -> None:
-    """Samples are accepted rows (`+`), not rejected (`-`), unjudged (`?`) or abandoned ones (`↶` to a step)."""
+    """Samples are accepted rows (`+`), not rejected (`-`), unjudged (`?`) or abandoned ones.
+
+    `↶` sets back to the state after a step, which is the state that the row after it measured.
+    """
     history = History()
     for word in story.split():
         if word.startswith("↶"):
@@ -231,7 +234,7 @@ def test_statistics_follow_what_was_decided() -> None:
     """Statistics asked for before and after a row is closed or abandoned differ by that row."""
     history = make_history([1.0, 1.0, 5.0])
     assert history.statistics("x", 10).largest == 5.0
-    history.abandon(after_step=2)
+    history.abandon(after_step=1)
     assert history.statistics("x", 10).largest == 1.0
     history.append(Measurement(4, {"x": 3.0}))
     assert history.statistics("x", 10).num == 2
@@ -266,7 +269,7 @@ class NaiveHistory:
             self.num_rejected = self.num_in_streak = 0
 
     def abandon(self, after_step: int) -> None:
-        self.rows = [(step, values, kept and step <= after_step) for step, values, kept in self.rows]
+        self.rows = [(step, values, kept and step <= after_step + 1) for step, values, kept in self.rows]
 
     def column(self, metric: str) -> list[Value]:
         return [values.get(metric, NAN) for _, values, _ in self.rows]
@@ -352,8 +355,8 @@ def test_a_loaded_history_is_no_alias() -> None:
     state, other = history.state_dict(), History()
     other.load_state_dict(state)
     history.append(Measurement(3, {"x": 3.0}))
-    history.abandon(after_step=1)
-    other.abandon(after_step=0)
+    history.abandon(after_step=0)
+    other.abandon(after_step=-1)
     assert history.samples("x", 10).tolist() == [1.0]
     assert other.samples("x", 10).tolist() == []
     assert state["is_sample"].tolist() == [True, True]

@@ -341,7 +341,7 @@ def test_every_preset_is_a_policy(name: str) -> None:
 
 def test_unknown_preset_is_refused() -> None:
     """A preset that does not exist is answered with those that do."""
-    with pytest.raises(PolicyError, match="policy has no preset 'four-tier'; it has three-tier"):
+    with pytest.raises(PolicyError, match="policy has no preset 'four-tier'; it has algorithm-1, three-tier"):
         Policy.preset("four-tier")
 
 
@@ -446,7 +446,7 @@ def from_table(**table: object) -> Callable[[], Policy]:
         pytest.param(
             from_table(memroy=3),
             "policy has no setting 'memroy'; it has detectors, memory, horizon, max_skips, max_rollbacks, "
-            "snapshot_every, probation, cool_factor, cool_steps, freeze_steps, clip_value, rescale_factor",
+            "snapshot_every, probation, probe_every, probe_budget, cool_factor, cool_steps, freeze_steps, clip_value, tight_norm, rescale_factor",
             id="unknown-number",
         ),
         pytest.param(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.state.live import SnapshotError
-from trimtab.types import GROUPWISE, Action, Adjustment, Change, Decision, Measurement, Response
+from trimtab.types import GROUPWISE, RESTORING, Action, Adjustment, Change, Decision, Measurement, Response
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -51,6 +51,10 @@ class Controls:
     report: Callable[[Exception], None]
     """Called with what fails without keeping the rest of an action from being done."""
 
+    reload: Callable[[int | None], int | None]
+    """Sets the run back to the newest healthy checkpoint, or the newest from before a step, and returns its step; None
+    where there is none."""
+
     clip_norm: float | None = None
     """The routine limit of the gradient norm."""
 
@@ -71,23 +75,22 @@ def act(decision: Decision, controls: Controls, measurement: Measurement, note: 
         note: what else is to be known, for the record.
 
     Returns:
-        What was done. A rollback without a snapshot that fits becomes a skip.
+        What was done. A reload without a checkpoint that fits becomes a rollback, and a rollback without a snapshot
+        that fits a skip.
     """
     verdict, restored = decision.verdict, None
     if not decision.proceed:
         drop_gradients(controls)
-    if verdict == "rollback":
-        try:
-            restored = controls.snapshots.restore(controls.report)
-        except SnapshotError as error:
-            verdict, note = "skip", "; ".join(filter(None, [f"not rolled back: {error}", note]))
+    if verdict in RESTORING:
+        verdict, restored, hindrance = restore(decision, controls)
+        note = "; ".join(filter(None, [hindrance, note]))
     changes: list[Change] = []
     if decision.proceed:
         grad_norm, changes = limit_groups(decision, controls, measurement)
         changes += clip_gradients(decision, controls, grad_norm)
     if verdict in ("skip", "halt"):
         controls.buffers.put_back()
-    if verdict == "rollback":
+    if verdict in RESTORING:
         _clear_overflow(controls)
     for response in decision.responses:
         if response.kind == "repair":
@@ -96,9 +99,35 @@ def act(decision: Decision, controls: Controls, measurement: Measurement, note: 
             changes += start_cooling(controls, response, decision.step)
         if response.kind == "freeze":
             freeze(controls, response.groups, decision.step, response.num_steps)
+        if response.kind == "reset":
+            changes += reset_moments(controls, response, decision.step)
+        if response.kind == "tighten":
+            changes += start_tightening(controls, response, decision.step)
         if response.kind == "rescale":
             changes += rescale(controls, 1.0 if response.factor is None else response.factor)
     return Action(decision.step, verdict, restored, _count_lost(verdict, restored, decision.step), tuple(changes), note)
+
+
+def restore(decision: Decision, controls: Controls) -> tuple[str, int | None, str]:
+    """Set the run back: to the newest healthy checkpoint, or to a snapshot in memory.
+
+    What the probe has rejected may be in the newer snapshots already, so then it is the newest that it has accepted.
+
+    Returns:
+        The verdict carried out, the step whose update was the last one kept, and what kept more from being done.
+    """
+    hindrance = ""
+    if decision.verdict == "reload":
+        begun = [each.since for each in decision.findings if each.since is not None]
+        step = controls.reload(min(begun, default=None))
+        if step is not None:
+            return "reload", step, ""
+        hindrance = "not reloaded: there is no healthy checkpoint"
+    is_rejected = any(each.metric == "probe_loss" and each.in_state for each in decision.findings)
+    try:
+        return "rollback", controls.snapshots.restore(controls.report, is_accepted=is_rejected), hindrance
+    except SnapshotError as error:
+        return "skip", None, "; ".join(filter(None, [hindrance, f"not rolled back: {error}"]))
 
 
 def limit_groups(decision: Decision, controls: Controls, measurement: Measurement) -> tuple[float, list[Change]]:
@@ -151,12 +180,18 @@ def clip_gradients(decision: Decision, controls: Controls, grad_norm: float) -> 
         if response.by_value and response.limit is not None:
             grad_norm = clamp(list(_list_parameters(controls)), response.limit)
     norms = [each.limit for each in asked if each.limit is not None and not each.by_value]
-    routine = inf if controls.clip_norm is None else controls.clip_norm
+    routine = routine_limit(controls)
     limit = min([routine, *norms])
     if not isfinite(grad_norm) or grad_norm + 1e-6 <= limit:
         return []
     _scale([each.grad for each in _list_parameters(controls) if each.grad is not None], grad_norm, limit)
     return [Change("grad_norm", min(grad_norm, routine), limit)] if norms and limit < routine else []
+
+
+def routine_limit(controls: Controls) -> float:
+    """The routine limit of the gradient norm: the loop's own, or a tighter one in force; infinite without any."""
+    limits = [each.limit for each in controls.adjustments if each.kind == "tighten"]
+    return min(each for each in (inf, controls.clip_norm, *limits) if each is not None)
 
 
 def _scale(gradients: Sequence[Tensor], norm: float, limit: float) -> None:
@@ -228,6 +263,26 @@ def start_cooling(controls: Controls, response: Response, step: int) -> list[Cha
     return [Change("learning_rate", rate, rate * factor)]
 
 
+def reset_moments(controls: Controls, response: Response, step: int) -> list[Change]:
+    """Delete what the optimizer keeps of earlier gradients, and cool, since without it the first updates are large.
+
+    Returns:
+        The changes: how many parameters had state, and the learning rate.
+    """
+    num = len(controls.optimizer.state)
+    controls.optimizer.state.clear()
+    return [Change("optimizer_state", float(num), 0.0), *start_cooling(controls, response, step)]
+
+
+def start_tightening(controls: Controls, response: Response, step: int) -> list[Change]:
+    """Put a tighter routine limit of the gradient norm into force, for some steps; it replaces one in force."""
+    before = routine_limit(controls)
+    until = step + (response.num_steps or 0)
+    others = [each for each in controls.adjustments if each.kind != "tighten"]
+    controls.adjustments = (*others, Adjustment("tighten", step, until, limit=response.limit))
+    return [Change("clip_norm", before, routine_limit(controls))]
+
+
 def freeze(controls: Controls, groups: Sequence[str], step: int, num_steps: int | None = None) -> None:
     """Freeze groups from the next step on: their gradients are dropped before anything looks at them.
 
@@ -256,7 +311,7 @@ def thaw(controls: Controls, groups: Iterable[str]) -> None:
 
 
 def hold_frozen(controls: Controls, step: int) -> tuple[str, ...]:
-    """Drop the gradients of every frozen group.
+    """End what is over, and drop the gradients of every frozen group.
 
     It comes before the loss scaler looks at them: one infinite gradient among them would keep all groups from updating.
 
@@ -269,6 +324,9 @@ def hold_frozen(controls: Controls, step: int) -> tuple[str, ...]:
     thawed = tuple(group for each in over for group in each.groups)
     if thawed:
         thaw(controls, thawed)
+    controls.adjustments = tuple(
+        each for each in controls.adjustments if not (each.kind == "tighten" and step > (each.until or 0))
+    )
     for adjustment in controls.adjustments:
         if adjustment.kind == "freeze":
             for group in adjustment.groups:
@@ -352,7 +410,7 @@ def _clear_overflow(controls: Controls) -> None:
 
 
 def _count_lost(verdict: str, restored: int | None, step: int) -> int:
-    if verdict == "rollback" and restored is not None:
+    if verdict in RESTORING and restored is not None:
         return step - restored
     return 1 if verdict in ("skip", "halt") else 0
 

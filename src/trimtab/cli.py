@@ -115,13 +115,13 @@ def explain(
         if detector not in detectors:
             raise InputError(f"explain: there is no detector {detector!r}; there are {', '.join(sorted(detectors))}")
         chosen = detectors[detector]
-        defaults = ", ".join(f"{name} = {value}" for name, value in chosen.settings.items())
+        defaults = "".join(f"\n    {name} = {value}" for name, value in chosen.settings.items())
         ladder = ", ".join(DEFAULT_LADDERS.get(detector, ())) or "none: advisory"
         console.print(f"[bold]{detector}[/bold] ({chosen.severity})")
         for heading, text in _split_manual(chosen.manual):
             console.print(f"\n[bold]{heading}[/bold]" if heading else "")
             console.print(Padding(text, (0, 0, 0, 4 if heading else 0)), markup=False, highlight=False)
-        console.print(f"\n[bold]Defaults[/bold]\n    {defaults}\n    ladder: {ladder}")
+        console.print(f"\n[bold]Defaults[/bold]{defaults}\n    ladder: {ladder}")
 
 
 def _split_manual(manual: str) -> list[tuple[str, str]]:
@@ -174,3 +174,16 @@ def replay(
         f"{len(log.measurements)} steps and reviews replayed, {len(compared)} with findings, "
         f"{num_differing} decided otherwise"
     )
+
+
+@app.command()
+def signal(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    name: Annotated[str, typer.Argument(help="abort, pause, finish, no-stop, restart or publish.")],
+) -> None:
+    """Control a running job: it acts on the signal before its next batch."""
+    from trimtab.signals import SIGNALS, send_signal
+
+    with _say_errors():
+        send_signal(run, name)
+    console.print(f"{name}: {run} is to {SIGNALS[name]}", soft_wrap=True, markup=False, highlight=False)

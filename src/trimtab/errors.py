@@ -3,8 +3,10 @@
     TrimtabError
     ├── InputError (ValueError)     something handed to Trimtab cannot be used; nothing was changed
     │   ├── PolicyError             a policy names an unknown detector, setting or response
-    │   └── RunExistsError          the run folder is there already; it is never overwritten
+    │   ├── RunExistsError          the run folder is there already; it is never overwritten
+    │   └── RunLockedError          another process is writing the run
     ├── RunFormatError              a run folder cannot be read
+    ├── CheckpointError             a checkpoint cannot be written, is damaged, or does not fit
     └── Halted                      a supervisor ended the run on purpose; `decision` says why
 
 Every message is one sentence: who, what is wrong, what is allowed, what to do.
@@ -34,8 +36,16 @@ class RunExistsError(InputError):
     """The run folder is there already; a run is never overwritten."""
 
 
+class RunLockedError(InputError):
+    """Another process is writing the run; one process at a time writes a run."""
+
+
 class RunFormatError(TrimtabError):
     """A run folder cannot be read."""
+
+
+class CheckpointError(TrimtabError):
+    """A checkpoint cannot be written, is damaged, or does not fit."""
 
 
 class Halted(TrimtabError):

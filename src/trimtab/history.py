@@ -149,9 +149,16 @@ class History:
         return True
 
     def abandon(self, after_step: int) -> None:
-        """Leave out every row after a step, since a rollback abandoned what they measured."""
-        self._is_sample[: self._end] &= self._steps[: self._end] <= after_step
+        """Leave out every row that measured what a rollback to the state after a step has abandoned.
+
+        The row of the step after it measured that very state, before its own update was made.
+        """
+        self._is_sample[: self._end] &= self._steps[: self._end] <= after_step + 1
         self._statistics.clear()
+
+    def has(self, metric: str) -> bool:
+        """True if some row may have the metric."""
+        return metric in self._columns
 
     def column(self, metric: str) -> Column:
         """View of a metric, oldest row first: shape (rows,) or (rows, groups); NaN where it was not measured.
@@ -178,6 +185,20 @@ class History:
         finite = np.isfinite(values)
         kept = values[finite if values.ndim == 1 else finite.all(axis=1)]
         return kept[max(len(kept) - window, 0) :]
+
+    def samples_before(self, metric: str, row: int, window: int) -> Column:
+        """The newest finite samples of a scalar metric older than a row of `column`, oldest first; at most `window`."""
+        values = self.column(metric)[:row][self._is_sample[self._start : self._start + row]]
+        return values[np.isfinite(values)][-window:]
+
+    def samples_of(self, metrics: Sequence[str]) -> list[Column]:
+        """Scalar metrics side by side, of the samples in which the first is finite, oldest first; NaN where one is not.
+
+        The newest row is never among them.
+        """
+        kept = self._is_sample[self._start : self._end] & np.isfinite(self.column(metrics[0]))
+        nothing = np.full(int(kept.sum()), np.nan)
+        return [self.column(each)[kept] if self.has(each) else nothing for each in metrics]
 
     def measured(self, metric: str, num: int) -> Column:
         """The newest rows in which a per-group metric was measured for some group, rejected ones included.

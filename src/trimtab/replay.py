@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trimtab.detectors import detect
-from trimtab.history import History
 from trimtab.journal import RunLog, to_fields, to_json
-from trimtab.policy import LEDGER_CAPACITY, Policy, decide
-from trimtab.types import Action, Decision, Measurement, Record
+from trimtab.policy import Judge, Policy
+from trimtab.types import Action, Decision, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,46 +57,21 @@ def _decide_again(log: RunLog, policy: Policy) -> Iterator[Decision]:
     resumed_at = {event["step"] for event in log.events if event["event"] == "resumed"}
     decided = deque(log.decided)
     settled: list[Record] = []
-    memory = _Memory(log.manifest["groups"])
+    judge = Judge(policy, log.manifest["groups"])
     for measurement in log.measurements:
         step, clock = measurement.step, measurement.clock
         if settled and step < settled[-1].measurement.step + (clock == "step"):
             kept = step - 1 if step - 1 in resumed_at else 0
             settled = [each for each in settled if each.measurement.step <= kept]
-            memory = _Memory(log.manifest["groups"])
+            judge = Judge(policy, log.manifest["groups"])
             for each in settled:
-                memory.append(each.measurement)
-                memory.settle(each)
-        history = memory.append(measurement)
-        findings = detect(history, policy.settings)
-        decision = decide(findings, memory.ledger, policy, step=step, clock=clock)
+                judge.remember(each)
+        decision = judge.judge(measurement)
         action = Action(step, decision.verdict)
         if decided and (decided[0][0].step, decided[0][0].clock) == (step, clock):
             was_decided, was_done = decided.popleft()
             action = was_done if was_decided.verdict == decision.verdict else action
         settled.append(Record(measurement, decision, action))
-        memory.settle(settled[-1])
+        judge.settle(settled[-1])
         if decision.findings:
             yield decision
-
-
-class _Memory:
-    """What a supervisor remembers for its judgement: both histories and the ledger."""
-
-    def __init__(self, groups: Sequence[str]) -> None:
-        self.histories = {"step": History(groups), "review": History()}
-        self.ledger: deque[Decision] = deque(maxlen=LEDGER_CAPACITY)
-
-    def append(self, measurement: Measurement) -> History:
-        """Add a row, and give the history to judge it by."""
-        history = self.histories[measurement.clock]
-        history.append(measurement)
-        return history
-
-    def settle(self, record: Record) -> None:
-        """Remember what became of the newest row."""
-        self.histories[record.measurement.clock].close(record.is_sample)
-        if record.action.restored_step is not None:
-            self.histories["step"].abandon(record.action.restored_step)
-        if record.decision.findings:
-            self.ledger.append(record.decision)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -14,17 +14,19 @@ Clock: TypeAlias = Literal["step", "review"]
 
 Severity: TypeAlias = Literal["critical", "high", "medium", "low"]
 
-VERDICTS = ("proceed", "clip", "drop", "skip", "rollback", "halt")
+VERDICTS = ("proceed", "clip", "drop", "skip", "rollback", "reload", "halt")
 """The verdicts on one update, from the weakest to the strongest; of several the strongest wins."""
 
-ADJUSTMENTS = ("cool", "freeze", "repair", "rescale")
+ADJUSTMENTS = ("cool", "freeze", "repair", "rescale", "reset", "tighten")
 """What may be changed beside any verdict. Thawing is none: a freeze ends by itself, or by hand."""
 
 GROUPWISE = ("clip", "drop")
 """The verdicts with which the update goes ahead; they can be meant for some groups alone."""
 
+RESTORING = ("rollback", "reload")
+"""The verdicts that set the run back to an earlier state."""
 
-LEVELLED = ("loss", "grad_norm", "group_grad_norm")
+LEVELLED = ("loss", "grad_norm", "group_grad_norm", "probe_loss")
 """The metrics whose level detectors rest on; a row with a finding on one of them is no sample."""
 
 
@@ -68,6 +70,9 @@ class Breach:
     rows: tuple[int, ...] = ()
     """The rows of data under suspicion."""
 
+    since: int | None = None
+    """The step at which it began, where that was earlier; a reload goes back to before it."""
+
     in_state: bool = False
     """True where the weights or buffers themselves are at fault, so that leaving this update out cannot help."""
 
@@ -97,7 +102,8 @@ class Response:
     """The groups it is meant for; empty for all."""
 
     limit: float | None = None
-    """For `clip`: the gradient norm to scale down to, or the largest magnitude where `by_value`."""
+    """For `clip`: the gradient norm to scale down to, or the largest magnitude where `by_value`; for `tighten`: the
+    routine limit of the gradient norm."""
 
     by_value: bool = False
     """For `clip`: True to clamp every number of the gradients, in place of scaling them down together."""
@@ -106,7 +112,8 @@ class Response:
     """For `cool`: what the learning rate is multiplied by; for `rescale`: what the loss scale is."""
 
     num_steps: int | None = None
-    """For `cool`: for how many steps, before a ramp of the same length leads back; for `freeze`: for how many."""
+    """For `cool`: for how many steps, before a ramp of the same length leads back; for `freeze` and `tighten`: for how
+    many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +174,10 @@ class Action:
     """The verdict that was carried out, one of `VERDICTS`."""
 
     restored_step: int | None = None
-    """After a rollback: the step whose update was the last one kept."""
+    """After a rollback or a reload: the step whose update was the last one kept."""
 
     num_lost: int = 0
-    """How many updates are lost by it: the one at hand, and those a rollback undid."""
+    """How many updates are lost by it: the one at hand, and those a rollback or a reload undid."""
 
     changes: tuple[Change, ...] = ()
     """Every number that was changed, with before and after."""
@@ -198,6 +205,9 @@ class Adjustment:
     groups: tuple[str, ...] = ()
     """For `freeze`: the groups that are frozen."""
 
+    limit: float | None = None
+    """For `tighten`: the routine limit of the gradient norm."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -220,3 +230,8 @@ class Record:
         """
         found = any(finding.metric in LEVELLED for finding in self.decision.findings)
         return self.action.verdict == "proceed" and not found
+
+
+def is_sound(measurement: Measurement, findings: Iterable[Finding]) -> bool:
+    """True if the probe has measured the state at this step, and nothing was found in the state."""
+    return "probe_loss" in measurement.values and not any(each.in_state for each in findings)

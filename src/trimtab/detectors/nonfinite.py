@@ -36,7 +36,7 @@ def find_nonfinite(history: History, *, overflows: int = 4) -> Iterator[Breach]:
     """
     for metric, value in history.newest.values.items():
         if isinstance(value, float):
-            if not isfinite(value) and not (metric == "grad_norm" and _is_left_to_scaler(history, overflows)):
+            if not isfinite(value) and not _is_another_matter(history, metric, overflows):
                 groups = _nonfinite_groups(history, "group_grad_norm") if metric == "grad_norm" else ()
                 yield Breach(metric=metric, value=value, limit=nan, groups=groups, message=_describe(metric, groups))
         elif metric == "weight_norm" and not all(map(isfinite, value)):
@@ -44,6 +44,11 @@ def find_nonfinite(history: History, *, overflows: int = 4) -> Iterator[Breach]:
             worst = next(norm for norm in value if not isfinite(norm))
             message = _describe(metric, groups)
             yield Breach(metric=metric, value=worst, limit=nan, groups=groups, message=message, in_state=True)
+
+
+def _is_another_matter(history: History, metric: str, overflows: int) -> bool:
+    """True for what the loss scaler sees to, and for what innovation finds."""
+    return metric == "probe_loss" or (metric == "grad_norm" and _is_left_to_scaler(history, overflows))
 
 
 def _describe(metric: str, groups: tuple[str, ...]) -> str:

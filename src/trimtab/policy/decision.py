@@ -6,21 +6,37 @@ from collections.abc import Iterable, Sequence
 from math import inf, isfinite, isnan
 
 from trimtab.policy.table import Policy
-from trimtab.types import ADJUSTMENTS, GROUPWISE, VERDICTS, Clock, Decision, Finding, Response
+from trimtab.types import (
+    ADJUSTMENTS,
+    GROUPWISE,
+    RESTORING,
+    VERDICTS,
+    Clock,
+    Decision,
+    Finding,
+    Response,
+)
 
 STATE_VERDICTS = VERDICTS[VERDICTS.index("rollback") :]
 """The verdicts that mend a state; dropping the update at hand does not."""
 
 
 def decide(
-    findings: Sequence[Finding], ledger: Sequence[Decision], policy: Policy, *, step: int, clock: Clock = "step"
+    findings: Sequence[Finding],
+    ledger: Sequence[Decision],
+    policy: Policy,
+    *,
+    step: int,
+    clock: Clock = "step",
+    is_state_sound: bool = False,
 ) -> Decision:
     """Answer the findings of one step.
 
     Each acting finding climbs its detector's ladder by one rung per step of the episode, the strongest verdict wins,
     and adjustments stand beside it. The last rung before `halt` is held until the episode is over or a budget is
     spent; then comes `halt`. Where a finding lies in the state itself, the rungs that only drop the update at hand
-    are left out. On a review there is no update at hand, so such rungs are advisory there.
+    are left out. Where the probe has just said that the state is sound, the batch is to blame, and the update is
+    skipped in place of a rollback. On a review there is no update at hand, so such rungs are advisory there.
 
     Args:
         findings: what was found at this step.
@@ -28,18 +44,28 @@ def decide(
         policy: the table.
         step: the step that is judged.
         clock: which clock ticked.
+        is_state_sound: True if the probe has measured the state at this step, and found nothing.
     """
     if not findings:
         return Decision(step, clock=clock)
     past = [decision for decision in ledger if decision.clock == clock and decision.step > step - policy.horizon]
     rungs = [(finding, _choose_rung(finding, past, policy, step)) for finding in findings]
     asked = [(each, rung) for each, rung in rungs if clock == "step" or _mends_state(rung)]
+    if is_state_sound:
+        asked = [(each, rung if each.in_state else _hold_position(rung)) for each, rung in asked]
     verdicts = [(finding, response) for finding, rung in asked for response in rung if response.kind in VERDICTS]
     chosen = _choose_verdicts(verdicts)
     adjustments = [response for _, rung in asked for response in rung if response.kind in ADJUSTMENTS]
     responses = tuple(dict.fromkeys([*chosen, *adjustments]))
     verdict = chosen[0].kind if chosen else "proceed"
     return Decision(step, verdict, responses, tuple(findings), _explain(findings, responses), clock)
+
+
+def _hold_position(rung: Sequence[Response]) -> tuple[Response, ...]:
+    """A rung that would set back a sound state, with a skip in its place."""
+    if not any(response.kind in RESTORING for response in rung):
+        return tuple(rung)
+    return (Response("skip"),)
 
 
 def _choose_verdicts(asked: Sequence[tuple[Finding, Response]]) -> list[Response]:
@@ -113,8 +139,9 @@ def _episode(past: Sequence[Decision], policy: Policy, step: int) -> list[Decisi
 def _is_spent(rung: str, past: Iterable[Decision], policy: Policy) -> bool:
     verdicts = [decision.verdict for decision in past]
     kinds = rung.split("+")
+    num_restored = sum(verdicts.count(kind) for kind in RESTORING)
     return ("skip" in kinds and verdicts.count("skip") >= policy.max_skips) or (
-        "rollback" in kinds and verdicts.count("rollback") >= policy.max_rollbacks
+        not set(RESTORING).isdisjoint(kinds) and num_restored >= policy.max_rollbacks
     )
 
 
@@ -132,10 +159,12 @@ def _respond(kind: str, finding: Finding, policy: Policy) -> Response:
         return Response("drop", finding.groups) if finding.groups else Response("skip")
     if kind == "freeze":
         return Response("freeze", finding.groups, num_steps=policy.freeze_steps) if finding.groups else Response("skip")
-    if kind == "cool":
-        return Response("cool", factor=policy.cool_factor, num_steps=policy.cool_steps)
+    if kind in ("cool", "reset"):
+        return Response(kind, factor=policy.cool_factor, num_steps=policy.cool_steps)
     if kind == "rescale":
         return Response("rescale", factor=policy.rescale_factor)
+    if kind == "tighten":
+        return Response("tighten", limit=policy.tight_norm, num_steps=policy.horizon)
     return Response(kind)
 
 

@@ -27,13 +27,26 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "group-explosion": {"above": 1e6, "times": 0.0},
         }
     },
+    "algorithm-1": {
+        "snapshot_every": 1,
+        "probation": 1,
+        "probe_every": 1,
+        "probe_budget": 1.0,
+        "detectors": {
+            "*": {"enabled": False},
+            "innovation": {"alpha": 0.1, "epsilon": 0.5, "ladder": ["rollback"]},
+        },
+    },
 }
 """Named policies, each a table over the default. `three-tier`: a group whose gradient norm is above 1e4 is clipped,
-above 1e6 dropped, and after three drops frozen, whatever its own level is."""
+above 1e6 dropped, and after three drops frozen, whatever its own level is. `algorithm-1`: Algorithm 1 of arXiv
+2601.17483 and nothing else, with the probe at every step; mean and limit are the settings of `innovation`."""
 
 DEFAULT_LADDERS: Mapping[str, tuple[str, ...]] = {
     "nonfinite": ("skip", "rollback+repair", "skip", "halt"),
     "loss-spike": ("skip", "rollback", "skip", "halt"),
+    "innovation": ("rollback", "rollback+cool", "reload+cool", "halt"),
+    "self-update-spike": ("skip", "halt"),
     "gradient-spike": ("clip",),
     "group-explosion": ("drop", "drop", "drop+freeze"),
     "group-spike": ("clip",),
@@ -74,7 +87,7 @@ class Policy:
     """Skipped updates within `horizon`; one more halts, where the ladder ends in `halt`."""
 
     max_rollbacks: int = 3
-    """Rollbacks within `horizon`; one more halts, where the ladder ends in `halt`."""
+    """Rollbacks and reloads within `horizon`; one more halts, where the ladder ends in `halt`."""
 
     snapshot_every: int = 8
     """Steps between snapshots. With `probation` it bounds what a rollback loses: at most
@@ -82,6 +95,14 @@ class Policy:
 
     probation: int = 2
     """Steps without a finding after which a snapshot is proven."""
+
+    probe_every: int = 8
+    """Steps between two measurements of the probe while the run is calm; after a skip or a rollback it is measured at
+    the next step."""
+
+    probe_budget: float = 0.01
+    """The share of the run's time the probe may take while the run is calm. Where it would take more, the steps between
+    two measurements are doubled until it does not."""
 
     cool_factor: float = 0.1
     """What `cool` multiplies the learning rate by."""
@@ -94,6 +115,9 @@ class Policy:
 
     clip_value: float = 100.0
     """The largest magnitude that `clip-by-value` leaves in a gradient."""
+
+    tight_norm: float = 0.5
+    """The routine limit of the gradient norm that `tighten` sets for `horizon` steps."""
 
     rescale_factor: float = 0.125
     """What `rescale` multiplies the loss scale by; a power of two leaves every gradient bit-equal."""
@@ -108,7 +132,7 @@ class Policy:
                 raise PolicyError(f"policy: {each.name} is {value!r}; it has to be above 0")
         if self.horizon > LEDGER_CAPACITY:
             raise PolicyError(f"policy: horizon is {self.horizon}; it has to be at most {LEDGER_CAPACITY}")
-        for name in ("cool_factor", "rescale_factor"):
+        for name in ("cool_factor", "rescale_factor", "probe_budget"):
             if not getattr(self, name) <= 1:
                 raise PolicyError(f"policy: {name} is {getattr(self, name)!r}; it has to be at most 1")
         if self.probation > self.snapshot_every:
@@ -128,14 +152,18 @@ class Policy:
         return cls({name: Plan() for name in sorted(detectors)})
 
     @classmethod
-    def preset(cls, name: str) -> Policy:
+    def preset(cls, name: str, changes: Mapping[str, Any] | None = None) -> Policy:
         """A named policy, such as `Policy.preset("three-tier")`.
 
+        Args:
+            name: its name.
+            changes: a table to lay over it, as for `from_dict`.
+
         Raises:
-            PolicyError: if there is none of that name.
+            PolicyError: if there is none of that name, or the table names something unknown.
         """
         _require_known("policy", "preset", name, sorted(PRESETS))
-        return cls.from_dict(PRESETS[name])
+        return cls.default().change(PRESETS[name]).change(changes or {})
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Policy:
@@ -143,27 +171,38 @@ class Policy:
 
         Args:
             table: policy numbers by name, and under `detectors` one table per detector: its settings, its `ladder`
-                (a list of rungs; an empty one makes it advisory), or `enabled = false`.
+                (a list of rungs; an empty one makes it advisory), or `enabled = false`. A table called `*` comes first
+                and is laid over every detector.
 
         Raises:
             PolicyError: if the table names something unknown.
         """
-        plans = dict(cls.default().plans)
-        known = [each.name for each in fields(cls)[1:]]
+        return cls.default().change(table)
+
+    def change(self, table: Mapping[str, Any]) -> Policy:
+        """This policy with the entries of a table laid over it; the table is that of `from_dict`.
+
+        Raises:
+            PolicyError: if the table names something unknown.
+        """
+        plans = dict(self.plans)
+        known = [each.name for each in fields(self)[1:]]
         entries = table.get("detectors", {})
         if not isinstance(entries, Mapping):
             raise PolicyError(f"policy: detectors is {entries!r}; it has to be a table of detectors")
-        for name, entry in entries.items():
+        everywhere = entries.get("*", {})
+        named = {name: entry for name, entry in entries.items() if name != "*"}
+        for name, entry in [*((name, everywhere) for name in (list(plans) if everywhere else ())), *named.items()]:
             _require_known("policy", "detector", name, sorted(detectors))
             if not isinstance(entry, Mapping):
                 raise PolicyError(f"policy: {name} is {entry!r}; it has to be a table of settings")
-            plans[name] = _overlay(name, plans[name], entry)
+            plans[name] = _overlay(name, plans.get(name, Plan()), entry)
             if not entry.get("enabled", True):
                 del plans[name]
         numbers = {name: value for name, value in table.items() if name != "detectors"}
         for name in numbers:
             _require_known("policy", "setting", name, ["detectors", *known])
-        return cls(plans, **numbers)
+        return replace(self, plans=dict(sorted(plans.items())), **numbers)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Policy:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from trimtab.probes.batches import map_tensors
+
 ComputeLoss: TypeAlias = Callable[[nn.Module, Any], Tensor | Mapping[str, Tensor]]
 """`compute_loss(model, batch)`: the loss, 0-d, or several losses by name whose sum is the loss."""
 
@@ -160,23 +162,15 @@ def _compute_in_float32(model: nn.Module, compute_loss: ComputeLoss, batch: Any)
     mode = _WithoutAutocast(state[0].device.type if state else "cpu")
     try:
         if is_half:
-            model, batch = copy.deepcopy(model).float(), _to_float32(batch)
+            model, batch = copy.deepcopy(model).float(), map_tensors(batch, _to_float32)
         with mode:
             return compute_number(model, compute_loss, batch), is_half or mode.was_on
     except RuntimeError:  # a kernel that has no float32, or too little memory
         return None, True
 
 
-def _to_float32(value: Any) -> Any:
-    """A batch whose tensors of lower precision are float32."""
-    if isinstance(value, Tensor):
-        return value.float() if value.dtype in HALF else value
-    if isinstance(value, dict):
-        return {key: _to_float32(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        each_in_float32 = [_to_float32(each) for each in value]
-        return type(value)(*each_in_float32) if hasattr(value, "_fields") else type(value)(each_in_float32)
-    return value
+def _to_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in HALF else tensor
 
 
 def _measure_spread(first: float, second: float) -> float:

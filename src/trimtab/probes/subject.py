@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -102,6 +102,11 @@ class Subject:
         gradients = [parameter.grad for parameter in self.parameters]
         return [each.coalesce().values() if each is not None and each.is_sparse else each for each in gradients]
 
+    @torch.no_grad()
+    def measure_weights(self) -> float:
+        """The norm of all parameters together; not finite where one of them is not."""
+        return float(torch.linalg.vector_norm(stack_norms(self.parameters, self.device)))
+
     def norms_by_group(self, norms: NDArray[Any]) -> tuple[float, ...]:
         """The Euclidean norm of each group from those of its parameters; shape (parameters,), as float32."""
         squares = np.bincount(self.group_of, weights=np.square(norms, dtype=np.float64), minlength=len(self.groups))
@@ -120,6 +125,18 @@ class Moment:
 
     grad_norm: Tensor | None = None
     """The total gradient norm, 0-d, where the loop has measured it already."""
+
+    batch: Any = None
+    """The batch, where it was handed over."""
+
+    evaluate: Callable[[nn.Module], Tensor | float] | None = None
+    """What measures how good a state is, at the steps at which it is asked, on every rank; None at the others."""
+
+    is_restored: bool = False
+    """True if the state at hand is one that was restored at the step before, and not updated since."""
+
+    self_change: float | None = None
+    """How far self-updating parameters have moved in this step's forward pass, ‖Δw‖ / ‖w‖; None without any."""
 
     is_sampled: bool = False
     """True at the few steps at which what is dear is measured too, on every rank."""

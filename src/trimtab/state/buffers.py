@@ -1,16 +1,20 @@
-"""Copies of the buffers that the forward pass changes, such as BatchNorm's running statistics."""
+"""Copies of what the forward pass changes: buffers such as BatchNorm's statistics, and self-updating parameters."""
 
 from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isnan
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+
+from trimtab.errors import InputError
 
 MAX_BYTES = 256 * 2**20
 """The most memory the copies may take. BatchNorm statistics of the largest vision models are a few megabytes; what is
@@ -22,17 +26,18 @@ WATCHED_STEPS = 3
 
 @dataclass(slots=True)
 class _Kept:
-    """One buffer and the copy of it."""
+    """One buffer, or self-updating parameter, and the copy of it."""
 
     name: str
-    module: nn.Module
+    table: MutableMapping[str, Any]
     key: str
     mark: tuple[weakref.ref[Tensor], int]
     copy: Tensor | None
 
     @property
     def live(self) -> Tensor | None:
-        return self.module._buffers.get(self.key)
+        live: Tensor | None = self.table.get(self.key)
+        return live
 
     def write(self, value: Tensor) -> None:
         """Set the buffer to a value, in place where it still has its shape."""
@@ -40,7 +45,7 @@ class _Kept:
         if live is not None and _fit(value, live):
             live.copy_(value)
         elif live is not None:
-            self.module._buffers[self.key] = value.to(live.device, copy=True)
+            self.table[self.key] = value.to(live.device, copy=True)
 
     @property
     def has_changed(self) -> bool:
@@ -60,14 +65,23 @@ class BufferCopies:
     normalization layers always, and `rescan` finds those that begin to change later. A buffer that does not fit into
     `MAX_BYTES` and does change is warned about.
 
+    Parameters that change outside the optimizer are treated alike. Theirs are the copies as the first forward pass of
+    a step found them, since the optimizer, or an average the loop makes, changes them between two checks too.
+
     Args:
         model: the model whose buffers to keep.
+        self_updating: names of modules or parameters whose parameters change outside the optimizer.
         max_bytes: the most memory the copies may take.
+
+    Raises:
+        InputError: if there is no parameter of such a name.
     """
 
-    def __init__(self, model: nn.Module, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, model: nn.Module, self_updating: Sequence[str] = (), max_bytes: int = MAX_BYTES) -> None:
         self._model = model
+        self._self_updating = _find_parameters(model, self_updating)
         self._max_bytes = max_bytes
+        self._is_stale = False
         self._num_updates = 0
         self._mutable: dict[str, _Kept] = {}
         self._watched: dict[str, _Kept] = {}
@@ -79,22 +93,46 @@ class BufferCopies:
         self._mutable = {}
         self._watched = {}
         room = self._max_bytes
-        for name, module, key, live in sorted(_list_buffers(self._model), key=lambda entry: entry[3].nbytes):
+        listed = [*_list_buffers(self._model), *self._self_updating]
+        for name, module, table, key in sorted(listed, key=lambda entry: int(entry[2][entry[3]].nbytes)):
+            live = table[key]
             room -= live.nbytes
             copy = live.detach().clone() if room >= 0 else None
-            self._watched[name] = _Kept(name, module, key, (weakref.ref(live), _get_version(live)), copy)
-            if isinstance(module, _NormBase):
+            self._watched[name] = _Kept(name, table, key, (weakref.ref(live), _get_version(live)), copy)
+            if isinstance(module, _NormBase) or table is module._parameters:
                 self._start_keeping(name)
 
     @torch.no_grad()
     def update(self) -> None:
         """Copy the mutable buffers as they are now; called at the end of each check."""
+        self._is_stale = bool(self._self_updating)
         self._num_updates += 1
         if self._num_updates <= WATCHED_STEPS:
             self.rescan()
         if self._num_updates == WATCHED_STEPS:
             for kept in self._watched.values():
                 kept.copy = None
+        self._copy_mutable()
+
+    @torch.no_grad()
+    def copy_once(self) -> None:
+        """Copy the mutable buffers as a forward pass finds them, if it is the first since the last `update`."""
+        if self._is_stale and torch.is_grad_enabled():
+            self._is_stale = False
+            self._copy_mutable()
+
+    def measure_change(self) -> float:
+        """How far self-updating parameters are from their copies: the largest ‖Δw‖ / ‖w‖; 0 where there are none."""
+        ratios = [0.0]
+        for name, *_ in self._self_updating:
+            kept = self._mutable[name]
+            live = kept.live
+            if live is not None and kept.copy is not None:
+                moved, size = torch.linalg.vector_norm(live - kept.copy), torch.linalg.vector_norm(kept.copy)
+                ratios.append(float(moved / size) if size > 0 else 0.0)
+        return max(ratios, key=lambda ratio: (isnan(ratio), ratio))
+
+    def _copy_mutable(self) -> None:
         copies, lives = [], []
         for kept in self._mutable.values():
             live = kept.live
@@ -134,7 +172,7 @@ class BufferCopies:
             yield
         finally:
             for kept, live, value in saved:
-                kept.module._buffers[kept.key] = live
+                kept.table[kept.key] = live
                 with torch.no_grad():
                     live.copy_(value)
 
@@ -175,11 +213,28 @@ def _get_version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
 
-def _list_buffers(model: nn.Module) -> list[tuple[str, nn.Module, str, Tensor]]:
-    """Every buffer with its full name, its module and its key there."""
+def _list_buffers(model: nn.Module) -> list[tuple[str, nn.Module, dict[str, Any], str]]:
+    """Every buffer with its full name, its module, the module's table of them, and its key there."""
     return [
-        (f"{path}.{key}".lstrip("."), module, key, buffer)
+        (f"{path}.{key}".lstrip("."), module, module._buffers, key)
         for path, module in model.named_modules()
         for key, buffer in module._buffers.items()
         if buffer is not None
     ]
+
+
+def _find_parameters(model: nn.Module, names: Sequence[str]) -> list[tuple[str, nn.Module, dict[str, Any], str]]:
+    """The parameters that are named, or are in modules that are, as `_list_buffers` lists buffers."""
+    listed = [
+        (f"{path}.{key}".lstrip("."), module, module._parameters, key)
+        for path, module in model.named_modules()
+        for key, parameter in module._parameters.items()
+        if parameter is not None
+    ]
+    for name in names:
+        if not any(each == name or each.startswith(f"{name}.") for each, *_ in listed):
+            raise InputError(
+                f"supervisor: self_updating names {name!r}, and the model has no parameter of that name or in a module "
+                "of that name; buffers need not be named"
+            )
+    return [entry for entry in listed if any(entry[0] == name or entry[0].startswith(f"{name}.") for name in names)]

@@ -1,18 +1,67 @@
-"""When snapshots are taken and when given up: a function of step counts and decisions, alike on every rank."""
+"""When snapshots are taken and given up, and when the probe is measured: alike on every rank.
+
+It is a function of step counts, decisions and what was measured on all ranks together.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from trimtab.history import History
 from trimtab.state.buffers import BufferCopies
 from trimtab.state.snapshot import Snapshots
-from trimtab.types import Decision
+from trimtab.types import Decision, Record, is_sound
 
 RATIO_EVERY = 4
 """Snapshots from one measurement of the update ratio to the next, which costs half as much as a snapshot."""
+
+
+LONGEST = 512
+"""Steps that the probe is measured after at the latest, whatever it costs."""
+
+
+class ProbeSchedule:
+    """Measures the probe every so many steps while the run is calm, and at once where it is not.
+
+    Args:
+        every: steps between two measurements.
+        budget: the share of the time of a calm run that the probe may take. Where it would take more, the steps between
+            two measurements are doubled until it does not.
+        memory: steps after one that was not calm during which it is measured every time.
+    """
+
+    def __init__(self, every: int, budget: float, memory: int) -> None:
+        self._first = self.every = every
+        self._budget = budget
+        self._memory = memory
+        self._newest: int | None = None
+        self._nervous_until = 0
+
+    def is_due(self, step: int) -> bool:
+        """True if the probe is to be measured at the check of a step, before its update."""
+        return step <= self._nervous_until or self._newest is None or step - self._newest >= self.every
+
+    def judge(self, decision: Decision, history: History) -> None:
+        """Take a step into account: what was measured, and whether it was calm."""
+        values = history.newest.values
+        if not decision.proceed:
+            self._nervous_until = decision.step + self._memory
+        if "probe_loss" in values:
+            self._newest = decision.step
+            self._stretch(history)
+
+    def _stretch(self, history: History) -> None:
+        """Choose the steps between two measurements by what they and steps take, in the median."""
+        if not history.has("step_seconds"):
+            return
+        probe, step = (float(np.nanmedian(history.column(metric))) for metric in ("probe_seconds", "step_seconds"))
+        self.every = self._first
+        while self.every < LONGEST and probe > self._budget * self.every * step:
+            self.every *= 2
 
 
 class SnapshotSchedule:
@@ -34,7 +83,7 @@ class SnapshotSchedule:
 
     def begin(self, step: int, parameters: Sequence[Tensor]) -> None:
         """Trust the state as it is from here on: it was loaded, or the run begins with it."""
-        self.is_new, self.is_clean, self._newest = True, False, step
+        self.is_new, self.is_clean, self.is_restored, self._newest = True, False, False, step
         self._snapshots.forget()
         self._buffers.begin()
         self._first_data: Any = self._snapshots.live.capture_data()
@@ -57,22 +106,31 @@ class SnapshotSchedule:
         snapshot.copies.update({("buffer", name): copy.clone() for name, copy in self._buffers.list_copies().items()})
         self._snapshots.trust()
 
-    def take_if_due(self, step: int) -> None:
-        """Snapshot the state after the update of a step, if it is time and the step was clean."""
-        if self.is_clean and step - self._newest >= self._every:
+    def take_if_due(self, step: int, *, is_probed: bool = False) -> None:
+        """Snapshot the state after the update of a step, if it is time and the step was clean.
+
+        Args:
+            step: the step whose update was just made.
+            is_probed: True if the probe is about to measure this state; then there is to be a snapshot of it.
+        """
+        if self.is_clean and (is_probed or step - self._newest >= self._every):
             self._newest = step
             self._num_taken += 1
             self._buffers.rescan()
             self._snapshots.take(step)
 
-    def judge(self, decision: Decision) -> None:
+    def judge(self, record: Record) -> None:
         """Take a decision into account: a clean step counts for a candidate, a doubtful one gives it up."""
+        decision = record.decision
         if decision.doubts_state:
             self.doubt(decision.step)
         elif decision.clock == "step":
+            if is_sound(record.measurement, decision.findings):
+                self._snapshots.accept(decision.step - 1)
             self._snapshots.confirm()
         if decision.clock == "step":
             self.is_clean = not decision.doubts_state
+            self.is_restored = record.action.restored_step is not None
 
     def doubt(self, step: int) -> None:
         """Give a candidate on probation up; the next clean step takes another, on every rank alike."""
@@ -82,7 +140,7 @@ class SnapshotSchedule:
 
     def give_up(self, step: int) -> None:
         """Give everything up and begin anew with the next clean step, whatever there was: the same on every rank."""
-        self.is_clean = False
+        self.is_clean = self.is_restored = False
         self._snapshots.forget()
         self._newest = step - self._every
 

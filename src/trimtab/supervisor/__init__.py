@@ -4,36 +4,40 @@ from __future__ import annotations
 
 import math
 import os
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from trimtab import actions, detectors, probes
+from trimtab import actions, probes
 from trimtab.actions import Controls
 from trimtab.errors import Halted, InputError
 from trimtab.history import History
-from trimtab.journal import describe_run, parse_adjustment, parse_decision, to_fields
+from trimtab.journal import describe_run, parse_adjustment, to_fields
 from trimtab.journal.recorder import Recorder
-from trimtab.policy import LEDGER_CAPACITY, Policy, decide
+from trimtab.policy import Judge, Policy
 from trimtab.probes import Watch
 from trimtab.probes.groups import Grouping
-from trimtab.probes.inquiry import inquire
 from trimtab.probes.locate import locate_nonfinite
+from trimtab.probes.probe_loss import make_evaluate
 from trimtab.probes.reasons import Origin
 from trimtab.probes.rerun import ComputeLoss
 from trimtab.probes.step_seconds import Stopwatch
 from trimtab.probes.subject import Moment, Subject, as_number
 from trimtab.report.health import Health, assess_health
+from trimtab.state.archive import Archive
 from trimtab.state.buffers import BufferCopies
+from trimtab.state.live import Form, LiveState, Partner, Place
 from trimtab.state.packing import to_arrays, to_tensors
-from trimtab.state.rng import capture_rng, restore_rng
-from trimtab.state.schedule import SnapshotSchedule
-from trimtab.state.live import LiveState, Partner
+from trimtab.state.rng import restore_rng
+from trimtab.state.run import RunState
+from trimtab.state.schedule import ProbeSchedule, SnapshotSchedule
 from trimtab.state.snapshot import Snapshots
+from trimtab.supervisor.examination import Examination
+from trimtab.supervisor.suspects import Suspects
 from trimtab.types import Decision, Measurement, Record
 
 if TYPE_CHECKING:
@@ -49,6 +53,17 @@ MOST_UNSTEPPED = 3.0
 
 UNSTEPPED_DECAY = 0.25
 """How much of one such check each check with a step makes up for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What a run goes on from."""
+
+    step: int
+    """The optimizer steps done."""
+
+    extra: Mapping[str, Any]
+    """What the loop handed to `checkpoint`."""
 
 
 class Supervisor:
@@ -70,9 +85,19 @@ class Supervisor:
             a loss that is not finite is computed again, from the random numbers as they were at the end of the check
             before and under no autocast but its own, and the record says whether the fault is transient, persistent,
             structural or one of precision, and where it begins. Not in a distributed run.
+        probe: a second measurement of every state, for the detector `innovation`: a function that takes the model and
+            returns one number, lower being better, or a batch that is not trained on, of which `compute_loss` gives
+            the loss of the first 16 samples. It is evaluated in eval mode, without gradients; how often is the
+            policy's `probe_every` and `probe_budget`.
         data: the data position (a sampler or loader with `state_dict`), if it can be rewound: then a rollback
             rewinds it together with all random number generators. Without it, neither is rewound.
         resume: go on writing to a run folder that is there already.
+        checkpoint_every: steps between two checkpoints that `checkpoint` writes into the run folder.
+        self_updating: names of modules or parameters that change outside the optimizer, such as an average of the
+            weights that is part of the model, a codebook, or Hebbian weights: a skip puts them back too.
+        snapshot_form: what a snapshot keeps: `full`, or to save memory `bfloat16-moments`, which rounds the
+            optimizer's moments, or `parameters`, after which the optimizer begins anew.
+        snapshot_place: where it is kept: `host`, `device` or `disk`.
         log_every: steps between two log lines.
         strict: raise when Trimtab itself fails, in place of recording it and going on. By default as the environment
             variable `TRIMTAB` says: `strict`, or `off` for a supervisor that only does its routine clipping.
@@ -82,8 +107,6 @@ class Supervisor:
 
     Attributes:
         step: optimizer steps checked so far.
-        history: the newest measurements of steps.
-        ledger: the newest decisions that had findings.
     """
 
     def __init__(
@@ -97,8 +120,13 @@ class Supervisor:
         policy: Policy | None = None,
         run: str | Path | None = None,
         compute_loss: ComputeLoss | None = None,
+        probe: Any = None,
         data: Partner | None = None,
         resume: bool = False,
+        checkpoint_every: int = 200,
+        self_updating: Sequence[str] = (),
+        snapshot_form: Form = "full",
+        snapshot_place: Place = "host",
         log_every: int = 50,
         strict: bool | None = None,
     ) -> None:
@@ -110,7 +138,6 @@ class Supervisor:
         self._is_off = mode == "off"
         self.policy = Policy.default() if policy is None else policy
         _validate(self.policy, clip_norm, log_every, partners, scaler, compute_loss)
-        self._settings = self.policy.settings
         self.step = 0
         self._recorder = Recorder(
             lambda: self.step,
@@ -119,35 +146,71 @@ class Supervisor:
             strict=mode == "strict" if strict is None else strict,
         )
         self._compute_loss = compute_loss
+        self._evaluate = make_evaluate(probe, compute_loss)
         self._subject = Subject(model, optimizer, scaler, groups)
-        self.history = History(self._subject.groups)
-        self.reviews = History()
-        self.ledger: deque[Decision] = deque(maxlen=LEDGER_CAPACITY)
+        self._judge = Judge(self.policy, self._subject.groups)
         scales = scaler if scaler is not None and scaler.is_enabled() else None
         restored = [partner for partner in (*partners, scales) if partner is not None]
-        buffers = BufferCopies(model)
-        snapshots = Snapshots(LiveState(optimizer, buffers, restored, data), self.policy.probation)
+        buffers = BufferCopies(model, self_updating)
+        live = LiveState(optimizer, buffers, restored, data, snapshot_form, snapshot_place)
+        snapshots = Snapshots(live, self.policy.probation)
         subject, report = self._subject, self._recorder.survive
         self._controls = Controls(
-            model, optimizer, scaler, subject.groups, subject.list_members, snapshots, buffers, report, clip_norm
+            model,
+            optimizer,
+            scaler,
+            subject.groups,
+            subject.list_members,
+            snapshots,
+            buffers,
+            report,
+            self._reload,
+            clip_norm,
         )
         self._schedule = SnapshotSchedule(snapshots, buffers, self.policy.snapshot_every, self.policy.probation)
+        self._probing = ProbeSchedule(self.policy.probe_every, self.policy.probe_budget, self.policy.memory)
         self._stopwatch = Stopwatch()
         self._unshared: Exception | None = None
         self._is_step_due, self._num_unstepped = False, 0.0
+        self._updates_itself = bool(self_updating)
         self._watches: dict[str, Watch] = {}
+        self._suspects = Suspects()
+        self._examination = Examination(subject, self._controls, compute_loss, is_strict=self._recorder.is_strict)
         self._begin_anew()
         self._hooks: list[RemovableHandle] = []
+        self._archive: Archive | None = None
+        if run is not None:
+            state = RunState(model, optimizer, restored, data)
+            writes = probes.is_first_rank()
+            self._archive = Archive(Path(run), state, checkpoint_every, self.policy.probation, self._report, writes)
         if self._is_off:
             return
-        if run is not None and probes.is_first_rank():
+        if self._archive is not None and self._archive.writes:
             settings = {"clip_norm": clip_norm, "policy": self.policy.to_dict()}
             manifest = describe_run(self._subject.groups, probes.list_group_metrics(), self._subject.dtypes, settings)
-            self._recorder.open(run, manifest, resume=resume)
+            with self._archive.holding():
+                self._recorder.open(self._archive.folder, manifest, resume=resume)
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
         ]
+        if self._updates_itself:
+            self._hooks.append(model.register_forward_pre_hook(self._before_forward))
+
+    @property
+    def history(self) -> History:
+        """The newest measurements of steps."""
+        return self._judge.steps
+
+    @property
+    def reviews(self) -> History:
+        """The newest measurements of reviews."""
+        return self._judge.reviews
+
+    @property
+    def ledger(self) -> Sequence[Decision]:
+        """The newest decisions that had findings."""
+        return self._judge.ledger
 
     def check(
         self, loss: Tensor | float | None, *, grad_norm: Tensor | float | None = None, batch: Any = None
@@ -174,12 +237,13 @@ class Supervisor:
             self._subject,
             loss=None if loss is None else as_number("check", "loss", loss),
             grad_norm=None if grad_norm is None else as_number("check", "grad_norm", grad_norm),
+            batch=batch,
         )
+        self.step += 1
         if self._is_off:
             self._clip_only()
             return Decision(self.step)
         self._stopwatch.start()
-        self.step += 1
         self._count_unstepped()
         try:
             with torch.no_grad():
@@ -221,10 +285,10 @@ class Supervisor:
         try:
             with torch.no_grad():
                 measurement = probes.measure(self.step + 1, moment, only=["loss"])
-                passes = self._would_proceed(measurement)
+                passes = self._judge.would_proceed(measurement)
                 if not passes:
                     self.step += 1
-                    decision = self._judge(measurement, self.history)
+                    decision = self._take(measurement)
                     self._look_ahead()
         except Exception as error:
             self._unshared = error if probes.is_distributed() else None
@@ -311,11 +375,83 @@ class Supervisor:
             return Decision(self.step, clock="review")
         try:
             with torch.no_grad():
-                decision = self._judge(Measurement(self.step, values, clock="review"), self.reviews)
+                decision = self._take(Measurement(self.step, values, clock="review"))
         except Exception as error:
             self._recorder.survive(error)
             decision = Decision(self.step, clock="review")
         return self._conclude(decision)
+
+    def admits(self, batch: Any) -> bool:
+        """False for a batch that was found bad twice, and is better left out.
+
+            if not supervisor.admits(batch):
+                continue
+
+        A batch is known again by a fingerprint, if `check` is given the batches. In a distributed run every batch is
+        admitted, since ranks must not part.
+        """
+        if self._is_off or probes.is_distributed() or self._suspects.admits(batch):
+            return True
+        self._recorder.tell_event("left-out", reason="the batch was found bad before, and more than once")
+        return False
+
+    @property
+    def is_checkpoint_due(self) -> bool:
+        """True if `checkpoint` would take one now."""
+        return self._archive is not None and self._archive.is_due(self.step)
+
+    def checkpoint(
+        self, extra: Mapping[str, Any] | None = None, *, now: bool = False, score: float | None = None
+    ) -> bool:
+        """Keep the complete state of the run on disk, every `checkpoint_every` steps: call it at the end of each step.
+
+            scheduler.step()
+            supervisor.checkpoint()
+
+        That is model, optimizer, partners, scaler, random numbers, data position and what the supervisor remembers.
+        The step waits for a copy in memory alone; it is written in the background once the steps after it have shown
+        that the state is sound. Whatever fails is reported, and the training goes on.
+
+        Args:
+            extra: what else to keep: mappings, lists, tensors, numbers and text.
+            now: take one at once, and wait until it is on disk.
+            score: a validation metric, the lower the better: the checkpoint with the lowest is kept too.
+
+        Returns:
+            True if one was taken; with `now`, if it is on disk.
+
+        Raises:
+            InputError: if there is no run folder, or the state holds what a checkpoint cannot.
+        """
+        if self._archive is None:
+            raise InputError("checkpoint: there is no run folder to write to; pass run= to the Supervisor")
+        if not (now or self.is_checkpoint_due) or not self._archive.writes:
+            return False
+        is_taken = self._archive.take(self.step, self.state_dict(), extra or {}, score, wait=now)
+        return self._archive.write(self._find_sickness(), wait=True) if now else is_taken
+
+    def resume(self) -> Resumed | None:
+        """Go on from the newest checkpoint of the run folder that is whole, healthy and of this run.
+
+        Call it at the start. One that cannot be used is reported with its reason, and the next older one is tried.
+        Random numbers are set back too.
+
+        Returns:
+            What the run goes on from; None if there is no checkpoint to go on from.
+
+        Raises:
+            InputError: if there is no run folder.
+        """
+        if self._archive is None:
+            raise InputError("resume: there is no run folder to read; pass run= and resume=True to the Supervisor")
+        self._archive.hold()
+        loaded = self._archive.load(lambda state: self._judge.require_fit(state["supervisor"]))
+        if loaded is None:
+            return None
+        self._archive.resume(loaded)
+        self.load_state_dict(loaded.state["supervisor"])
+        restore_rng(loaded.state["rng"])
+        return Resumed(self.step, loaded.state["extra"])
 
     def finish(self) -> None:
         """End the supervision: write what is still to be written and let go of the optimizer. May be called twice."""
@@ -325,10 +461,9 @@ class Supervisor:
         """All that the supervisor remembers but the snapshots, as numbers, text and tensors, for a checkpoint."""
         return {
             "step": self.step,
-            "history": to_tensors(self.history.state_dict()),
-            "reviews": to_tensors(self.reviews.state_dict()),
-            "ledger": [to_fields(decision) for decision in self.ledger],
+            **to_tensors(self._judge.state_dict()),
             "adjustments": [to_fields(adjustment) for adjustment in self._controls.adjustments],
+            "suspects": self._suspects.state_dict(),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -337,20 +472,14 @@ class Supervisor:
         Raises:
             InputError: if the state is that of a run with other parameter groups.
         """
-        if not {"step", "history", "reviews", "ledger", "adjustments"} <= state_dict.keys():
-            raise InputError("supervisor: the state is none of a supervisor's; pass what state_dict() returned")
-        groups = state_dict["history"]["groups"]
-        if tuple(groups) != self.history.groups:
-            raise InputError(
-                f"supervisor: the state is of a run with the groups {', '.join(groups)}; "
-                f"this one has {', '.join(self.history.groups)}; build it with the same groups="
-            )
+        self._judge.require_fit(state_dict)
         self.step = state_dict["step"]
-        self.history.load_state_dict(to_arrays(state_dict["history"]))
-        self.reviews.load_state_dict(to_arrays(state_dict["reviews"]))
-        self.ledger = deque(map(parse_decision, state_dict["ledger"]), maxlen=LEDGER_CAPACITY)
+        self._judge.load_state_dict(to_arrays(state_dict))
         self._controls.adjustments = tuple(parse_adjustment(fields) for fields in state_dict["adjustments"])
+        self._suspects.load_state_dict(state_dict.get("suspects", {}))
         self._begin_anew()
+        if self._archive is not None:
+            self._archive.begin(self.step)
         self._recorder.tell_event("resumed")
 
     def __enter__(self) -> Supervisor:
@@ -374,7 +503,7 @@ class Supervisor:
             self._schedule.is_new = was_new
             raise
         try:
-            decision = self._judge(measurement, self.history, batch, moment.note)
+            decision = self._take(measurement, batch, moment.note)
         except Exception as error:
             self._unshared = error if probes.is_distributed() else None
             raise
@@ -384,22 +513,12 @@ class Supervisor:
     def _look_ahead(self) -> None:
         """Keep what the next check needs to know of before its step; the decision of this one stands whatever fails."""
         try:
-            if self._compute_loss is not None:
-                self._rng = capture_rng()
+            self._examination.look_ahead()
             if probes.is_sampled(self.step + 1):
                 self._watches = probes.start_watches(self._subject)
         except Exception as error:
             self._unshared = error if probes.is_distributed() else None
             self._recorder.survive(error)
-
-    def _would_proceed(self, measurement: Measurement) -> bool:
-        """True if a loss seen before backward is left to the check: it is finite, or the policy lets it pass."""
-        if all(math.isfinite(value) for value in measurement.values.values() if isinstance(value, float)):
-            return True
-        alone = History()
-        alone.append(measurement)
-        findings = detectors.detect(alone, self._settings)
-        return decide(findings, self.ledger, self.policy, step=measurement.step).proceed
 
     def _prepare(self, moment: Moment) -> None:
         """Bring everything into the state that probes measure; first what decides how much they measure."""
@@ -410,6 +529,9 @@ class Supervisor:
             moment.frozen = self.frozen
         moment.watches = self._close_watches()
         moment.is_ratio_due = self._schedule.is_ratio_due(self.step)
+        moment.evaluate = self._evaluate if self._probing.is_due(self.step) else None
+        moment.is_restored = self._schedule.is_restored
+        moment.self_change = self._controls.buffers.measure_change() if self._updates_itself else None
         subject.refresh_if_changed()
         self._hold_frozen()
         self._unscale()
@@ -418,59 +540,57 @@ class Supervisor:
         if moment.is_ratio_due:
             moment.reference = self._schedule.find_reference(subject.parameters)
 
-    def _judge(self, measurement: Measurement, history: History, batch: Any = None, note: str = "") -> Decision:
-        history.append(measurement)
-        findings = detectors.detect(history, self._settings)
-        decision = decide(findings, self.ledger, self.policy, step=self.step, clock=measurement.clock)
-        if decision.findings and batch is not None:
-            note = "; ".join(filter(None, [note, self._inquire(measurement, batch)]))
+    def _take(self, measurement: Measurement, batch: Any = None, note: str = "") -> Decision:
+        """From a measurement to a record: the second half of the picture, one line per arrow."""
+        decision = self._judge.judge(measurement)
+        if decision.findings:
+            is_first = all(self.step - each.step > self.policy.memory for each in self.ledger if each.responses)
+            told = self._examination.examine(decision, measurement, self.history, batch, is_first=is_first)
+            note = "; ".join(filter(None, [note, *told]))
         action = actions.act(decision, self._controls, measurement, note)
-        record = Record(measurement, decision, action)
-        has_new_level = history.close(record.is_sample)
-        if has_new_level:
-            self._recorder.tell_event("re-based")
-        self._remember(record)
+        self._remember(Record(measurement, decision, action))
         return decision
 
-    def _inquire(self, measurement: Measurement, batch: Any) -> str:
-        """Look at a batch that was not finite once more, from the random numbers it had, and say what that tells.
-
-        Where it begins is looked for once in an episode. In a distributed run nothing is computed again: one rank's
-        batch may be fine, and a wrapped model's forward and backward passes wait for the other ranks.
-        """
-        if self._compute_loss is None or probes.is_distributed():
-            return ""
-        is_first = all(self.step - each.step > self.policy.memory for each in self.ledger if each.responses)
-        now = capture_rng()
-
-        def restore() -> None:
-            restore_rng(self._rng)
-            self._controls.buffers.put_back()
-
-        try:
-            with self._controls.buffers.keep_live():
-                return inquire(
-                    self._subject.model, self._compute_loss, batch, measurement, restore=restore, locates=is_first
-                )
-        except Exception as error:
-            if self._recorder.is_strict:
-                raise
-            return f"not computed again, since that failed: {type(error).__name__}: {error}"
-        finally:
-            restore_rng(now)
-
     def _remember(self, record: Record) -> None:
-        decision, action = record.decision, record.action
-        if decision.findings:
-            self.ledger.append(decision)
-        if action.restored_step is not None:
-            self.history.abandon(action.restored_step)
-        self._schedule.judge(decision)
+        decision = record.decision
+        if self._judge.settle(record):
+            self._recorder.tell_event("re-based")
+        self._schedule.judge(record)
         if decision.clock == "step":
+            self._probing.judge(decision, self.history)
+            self._suspects.judge(record)
             self._controls.buffers.update()
+        if decision.clock == "step" and self._archive is not None:
+            self._archive.judge(decision.reason if decision.doubts_state else "")
         self._recorder.tell(record)
         if decision.clock == "step" and probes.is_sampled(self.step) and self.step > probes.SAMPLE_EVERY:
             self._recorder.tell_event("health", groups=[to_fields(each) for each in self.health().groups])
+
+    def _reload(self, before: int | None) -> int | None:
+        """Set the run back to the newest healthy checkpoint; the step count, data and random numbers go on."""
+        if self._archive is None or probes.is_distributed():
+            return None
+        loaded = self._archive.load(lambda _: None, before=before)
+        if loaded is None:
+            return None
+        self._archive.reload(loaded, self.step)
+        self._schedule.begin(self.step, self._subject.parameters)
+        return loaded.stamp.step
+
+    def _find_sickness(self) -> str:
+        """Why the state at hand is not to be gone on from; empty if nothing speaks against it."""
+        recent = [each for each in self.ledger if self.step - each.step < self.policy.probation and each.doubts_state]
+        if recent:
+            return recent[-1].reason
+        norms = self._subject.measure_weights()
+        return "" if math.isfinite(norms) else "weights are not finite"
+
+    def _report(self, sentence: str) -> None:
+        self._recorder.warn("checkpoint", sentence)
+
+    def _before_forward(self, *_: Any) -> None:
+        """Copy what changes outside the optimizer, as it is when the first forward pass of a step begins."""
+        self._controls.buffers.copy_once()
 
     def _conclude(self, decision: Decision) -> Decision:
         if decision.verdict == "halt":
@@ -529,7 +649,7 @@ class Supervisor:
         """Trust the state as it is from here on: it was loaded, or the run begins with it."""
         self._unshared = None
         self._schedule.begin(self.step, self._subject.parameters)
-        self._rng = capture_rng()
+        self._examination.look_ahead()
 
     def _count_unstepped(self) -> None:
         """Warn once if checks go by without an optimizer step again and again, though the updates were to be made."""
@@ -565,7 +685,10 @@ class Supervisor:
         try:
             if self._controls.uncooled:
                 actions.restore_rates(self._controls)
-            self._schedule.take_if_due(self.step)
+            is_probed = self._evaluate is not None and self._probing.is_due(self.step + 1)
+            self._schedule.take_if_due(self.step, is_probed=is_probed)
+            if self._archive is not None:
+                self._archive.note_update(self.step)
         except Exception as error:
             self._unshared = error if probes.is_distributed() else None
             self._recorder.survive(error)
@@ -577,7 +700,11 @@ class Supervisor:
         self._hooks = []
         self._close_watches()
         actions.restore_rates(self._controls)
-        self._recorder.close(status)
+        if self._archive is None:
+            self._recorder.close(status)
+        else:
+            with self._archive.closing(self._find_sickness()):
+                self._recorder.close(status)
 
 
 def _validate(

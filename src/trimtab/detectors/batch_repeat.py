@@ -1,0 +1,44 @@
+"""A batch that was there a moment ago."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trimtab.detectors import detector
+from trimtab.history import History
+from trimtab.types import Breach
+
+METRIC = "batch_fingerprint"
+
+
+@detector("batch-repeat", severity="medium", needs=METRIC)
+def find_batch_repeat(history: History, *, window: int = 50, times: int = 3) -> Iterator[Breach]:
+    """The loader gives the same batch again and again.
+
+    What it sees:
+        A batch whose fingerprint is that of `times` of the newest `window` batches. `check` has to be given the batch.
+    Why it matters:
+        A loader or sampler that repeats itself, for want of a new seed or after a rewind, trains on a few batches
+        alone. The loss falls nicely, on those.
+    Stays silent:
+        Where the data is so small that the same batches come in every epoch: as long as all batches of the window
+        come equally often, which is training on the whole data, or on one batch on purpose.
+    Settings:
+        window: batches that are looked at.
+        times: how often the batch was there before.
+    Default response:
+        None; it is advisory.
+    """
+    fingerprint = history.newest.values[METRIC]
+    recent = history.column(METRIC)[:-1][-window:]
+    recent = recent[np.isfinite(recent)]
+    before = int((recent == fingerprint).sum())
+    if before < times:
+        return
+    _, counts = np.unique(recent, return_counts=True)
+    if int(counts.max()) - int(counts.min()) <= 1:
+        return
+    message = f"the batch of this step was there {before} times in the last {len(recent)} steps"
+    yield Breach(metric=METRIC, value=float(before), limit=float(times), message=message)

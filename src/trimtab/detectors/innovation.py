@@ -1,0 +1,145 @@
+"""A state that a second measurement finds worse than expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import exp, isfinite, log
+
+import numpy as np
+
+from trimtab.detectors import detector
+from trimtab.history import CAPACITY, Column, History, compute_statistics
+from trimtab.types import Breach
+
+METRIC = "probe_loss"
+
+RESTORED = "probe_restored"
+"""Marks the rows whose state was restored just before, and so has been measured already."""
+
+NEAR = 5
+"""Newest samples whose median is the level that the next measurement is expected at: enough that one lucky sample does
+not set it, few enough that it follows a falling loss and one that rises for good."""
+
+FIRST_SAMPLES = 4
+"""Below this even the order of magnitude is unknown."""
+
+SAME = 1e-3
+"""How far two measurements of one state may lie apart, relative to the larger, and be the same: rounding, and
+statistics of normalization that the next batch has moved."""
+
+
+@detector("innovation", severity="high", needs=METRIC)
+def find_innovation(
+    history: History,
+    *,
+    sigmas: float = 6.0,
+    tolerance: float = 0.5,
+    window: int = 32,
+    warmup: int = 12,
+    coarse: float = 3.0,
+    alpha: float = 0.0,
+    epsilon: float = 0.0,
+) -> Iterator[Breach]:
+    """The probe finds the state worse than what it has accepted lately.
+
+    What it sees:
+        The innovation, which is the probe's measurement minus what was expected. By default the level expected is the
+        median of the newest 5 accepted measurements, and the limit the larger of `sigmas` robust standard deviations
+        (on log scale, of the distances from the trend of the newest `window` ones) and `tolerance` of the level above
+        it, but at most `coarse` times the level. So a falling loss, a noisy probe and a plateau need no tuning, and no
+        accepted state is worse than that level by more than `coarse`. With `alpha`, it is Algorithm 1 of arXiv
+        2601.17483 instead: what is expected is the exponentially weighted mean of the accepted measurements, and the
+        limit is `epsilon` above it.
+    Why it matters:
+        The last update has hurt the weights, whatever batch loss and gradients say. A measurement that is not finite
+        is always a breach.
+    Stays silent:
+        Until 4 measurements are accepted; until `warmup` are, only what is above `coarse` times the level is found.
+        Where a state that was restored, and so was accepted before, measures worse than then, it is the probe that has
+        changed, as growing targets and a change of task do: probe-shift says so, and what was accepted earlier counts
+        no more.
+    Settings:
+        sigmas: robust standard deviations over the level.
+        tolerance: share of the level above it that is always accepted.
+        window: accepted measurements that the spread rests on.
+        warmup: accepted measurements below which the coarse limit holds.
+        coarse: how many times the level the limit is at most.
+        alpha: weight of the newest accepted measurement in the mean, as published; 0 for the robust form.
+        epsilon: how far above that mean a measurement may be, in its own unit.
+    Default response:
+        Roll back to the newest state the probe has accepted; if the next breaches too, cool as well; then reload an
+        older state from disk; then halt.
+    """
+    value = history.newest.values[METRIC]
+    assert isinstance(value, float)
+    if alpha > 0:
+        yield from _judge_published(history, value, alpha, epsilon)
+        return
+    if isfinite(value) and find_shift(history) is not None:
+        return
+    accepted = list_accepted(history)[-window:]
+    if not isfinite(value):
+        yield _describe(value, float("nan"), None)
+        return
+    if len(accepted) < FIRST_SAMPLES:
+        return
+    level = float(np.median(accepted[-NEAR:]))
+    limit = coarse_limit = level + (coarse - 1) * abs(level)
+    if len(accepted) >= warmup:
+        limit = min(_limit_above(accepted, level, sigmas, tolerance), coarse_limit)
+    if not value <= limit:
+        yield _describe(value, limit, level)
+
+
+def list_accepted(history: History) -> Column:
+    """The accepted measurements since the probe last changed, oldest first; the newest row is never among them."""
+    values, restored = history.samples_of((METRIC, RESTORED))
+    for index in np.flatnonzero(restored == 1)[::-1]:
+        if index and _is_worse(values[index], values[index - 1]):
+            return values[index:]
+    return values
+
+
+def find_shift(history: History) -> tuple[float, float] | None:
+    """What the newest row's state, if it was restored just before, measured when it was accepted, and what it does now.
+
+    Returns:
+        Both, if the probe has changed meanwhile; otherwise None.
+    """
+    value = history.newest.values[METRIC]
+    assert isinstance(value, float)
+    accepted = list_accepted(history)
+    if RESTORED in history.newest.values and len(accepted) and _is_worse(value, accepted[-1]):
+        return float(accepted[-1]), value
+    return None
+
+
+def _is_worse(now: float, before: float) -> bool:
+    return bool(now - before > SAME * max(abs(now), abs(before)))
+
+
+def _limit_above(accepted: Column, level: float, sigmas: float, tolerance: float) -> float:
+    seen = compute_statistics(accepted)
+    if seen.is_log:
+        return level * exp(max(sigmas * seen.spread, log(1 + tolerance)))
+    return level + max(sigmas * seen.spread, tolerance * abs(level))
+
+
+def _judge_published(history: History, value: float, alpha: float, epsilon: float) -> Iterator[Breach]:
+    """Algorithm 1 of arXiv 2601.17483: accepted if the innovation is at most epsilon."""
+    accepted = history.samples(METRIC, CAPACITY)
+    if len(accepted) == 0 and isfinite(value):
+        return
+    weights = alpha * (1 - alpha) ** np.arange(len(accepted))[::-1]
+    weights[:1] /= alpha
+    expected = float(weights @ accepted) if len(accepted) else float("nan")
+    if not value - expected <= epsilon:
+        yield _describe(value, expected + epsilon, expected)
+
+
+def _describe(value: float, limit: float, level: float | None) -> Breach:
+    if not isfinite(value):
+        message = "the probe's measurement is not finite"
+    else:
+        message = f"the probe measures {value:.4g}, above its limit {limit:.4g} (expected {level:.4g})"
+    return Breach(metric=METRIC, value=value, limit=limit, expected=level, message=message, in_state=True)

@@ -1,0 +1,60 @@
+"""A spike that does not come down again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trimtab.detectors import detector
+from trimtab.history import History
+from trimtab.types import Breach
+
+JUDGED_EVERY = 8
+"""Steps from one judgement to the next, each of which looks at the steps since the last."""
+
+
+@detector("persistent-spike", severity="high")
+def find_persistent_spike(
+    history: History, *, sigmas: float = 3.0, recovered: float = 0.5, window: int = 100, patience: int = 50
+) -> Iterator[Breach]:
+    """The loss rose at one step and has not come down since.
+
+    What it sees:
+        A loss above mean + `sigmas` standard deviations of the `window` accepted ones before it, `patience` steps ago,
+        and none since that was below mean + `recovered` standard deviations. It is judged every 8th step, and found
+        once.
+    Why it matters:
+        A spike that comes down costs a few steps. One that does not has set the run back to another, worse place, from
+        which it has to learn anew, if it can.
+    Stays silent:
+        On spikes that come down within `patience` steps, and until a quarter of the window was there before the spike.
+        A harder domain that stays for good is found too, since the loss alone cannot tell them apart.
+    Settings:
+        sigmas: standard deviations over the mean that are a spike.
+        recovered: standard deviations over the mean at which it is over.
+        window: accepted losses before the spike.
+        patience: steps it has to come down.
+    Default response:
+        None; it is advisory. With the ladder ["reload+tighten", "halt"] the run goes back to the newest healthy
+        checkpoint from before the spike, with a clip limit of 0.5 for a while.
+    """
+    if history.newest.step % JUDGED_EVERY or not history.has("loss"):
+        return
+    losses = history.column("loss")
+    for row in range(len(losses) - patience - JUDGED_EVERY, len(losses) - patience):
+        before = history.samples_before("loss", row, window) if row > 0 else losses[:0]
+        if len(before) < window // 4:
+            continue
+        mean, deviation = float(before.mean()), float(before.std())
+        limit = mean + sigmas * deviation
+        since = losses[row : row + patience + 1]
+        if not losses[row] <= limit and not (since <= mean + recovered * deviation).any():
+            step = int(history.steps[row])
+            message = (
+                f"the loss rose to {losses[row]:.4g} at step {step}, above {limit:.4g}, and has not come down in "
+                f"{patience} steps"
+            )
+            value = float(history.newest.values.get("loss", np.nan))  # type: ignore[arg-type]  # it is no group metric
+            yield Breach(metric="loss", value=value, limit=limit, expected=mean, message=message, since=step)
+            return

@@ -1,0 +1,43 @@
+"""Batches as loops make them: tensors, and mappings, lists and tuples of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+
+def map_tensors(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """A batch with a function applied to every tensor in it; what is no tensor stays as it is."""
+    if isinstance(batch, Tensor):
+        return function(batch)
+    if isinstance(batch, dict):
+        return {key: map_tensors(each, function) for key, each in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        mapped = [map_tensors(each, function) for each in batch]
+        return type(batch)(*mapped) if hasattr(batch, "_fields") else type(batch)(mapped)
+    return batch
+
+
+def list_tensors(batch: Any) -> list[Tensor]:
+    """The tensors of a batch, in their order."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(batch, note)
+    return found
+
+
+def take_samples(batch: Any, num: int) -> Any:
+    """Copies of the first samples of a batch: of every tensor that has as many rows as the first one with rows has."""
+    rows = next((each.shape[0] for each in list_tensors(batch) if each.ndim), 0)
+
+    def cut(tensor: Tensor) -> Tensor:
+        has_rows = tensor.ndim > 0 and tensor.shape[0] == rows
+        return (tensor[:num] if has_rows else tensor).detach().clone()
+
+    return map_tensors(batch, cut)

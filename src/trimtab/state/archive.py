@@ -1,0 +1,154 @@
+"""When checkpoints of a run are taken, when they are proven, and how one is taken over."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trimtab.state.checkpoint import Loaded, Stamp
+from trimtab.state.checkpoints import Checkpoints
+from trimtab.state.lock import RunLock
+from trimtab.state.run import RunState
+
+
+class Archive:
+    """The checkpoints of a run on disk.
+
+    A checkpoint is copied at once, and written when `probation` steps without an acting finding have passed, stamped
+    healthy; or at the first finding, stamped with it. So none is healthy whose last update was yet to be judged.
+
+    Args:
+        folder: the run folder.
+        run: what is kept of the run.
+        every: steps between two checkpoints.
+        probation: steps without an acting finding that prove one.
+        report: told in a sentence what went wrong.
+        writes: True on the one process that writes them.
+    """
+
+    def __init__(
+        self, folder: Path, run: RunState, every: int, probation: int, report: Callable[[str], None], writes: bool
+    ) -> None:
+        self.folder = folder
+        self.writes = writes
+        self._lock = RunLock(folder)
+        self.checkpoints = Checkpoints(folder / "checkpoints", report=report)
+        self._run = run
+        self._every = every
+        self._probation = probation
+        self._newest = 0
+        self._steppers: list[Any] = []
+        self._held: Stamp | None = None
+        self._num_clean = 0
+
+    def hold(self) -> None:
+        """Take the lock of the run folder, if it is not taken yet and this process writes.
+
+        Raises:
+            RunLockedError: if another process writes the run.
+            InputError: if the folder cannot be written.
+        """
+        if self.writes and not self._lock.is_held:
+            self._lock.acquire()
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Take the lock, and give it back if the `with` block fails."""
+        self.hold()
+        try:
+            yield
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def begin(self, step: int) -> None:
+        """Count from here on: the run begins, or was set to another state."""
+        self._newest = step
+        self._held = None
+
+    def is_due(self, step: int) -> bool:
+        """True if a multiple of `every` steps was passed since the last checkpoint."""
+        return step // self._every > self._newest // self._every
+
+    def note_update(self, step: int) -> None:
+        """Keep, right after the update of a step, what the loop is about to step too, if a checkpoint is due."""
+        if self.is_due(step):
+            self._steppers = copy.deepcopy(self._run.capture_steppers())
+
+    def take(
+        self,
+        step: int,
+        memory: Mapping[str, Any],
+        extra: Mapping[str, Any],
+        score: float | None = None,
+        *,
+        wait: bool = False,
+    ) -> bool:
+        """Copy the run as it is at the end of a step; it is written when it has been judged.
+
+        Returns:
+            False if it was not taken, since one before is still being written; with `wait`, that is waited for.
+        """
+        self.hold()
+        state = self._run.capture() | {"supervisor": memory, "extra": extra, "steppers": self._steppers}
+        self._newest = step
+        self._num_clean = 0
+        self._held = (
+            Stamp(step, is_healthy=True, score=score) if self.checkpoints.copy(state, step, wait=wait) else None
+        )
+        return self._held is not None
+
+    def judge(self, finding: str) -> None:
+        """Take a judged step into account, with what was found and acted on; writes what is decided by it."""
+        if self._held is None:
+            return
+        self._num_clean += 1
+        if finding or self._num_clean >= self._probation:
+            self.write(finding)
+
+    def write(self, finding: str = "", *, wait: bool = False) -> bool:
+        """Write the copy that is held, if there is one, now."""
+        held, self._held = self._held, None
+        if held is None:
+            return False
+        stamp = Stamp(held.step, is_healthy=not finding, reason=finding, score=held.score)
+        return self.checkpoints.write(stamp, wait=wait)
+
+    def load(self, accept: Callable[[Mapping[str, Any]], None], *, before: int | None = None) -> Loaded | None:
+        """The newest healthy checkpoint that is whole and fits this run; None if there is none.
+
+        Args:
+            accept: raises a `TrimtabError` if the state does not fit otherwise.
+            before: only those of an earlier step.
+        """
+
+        def require_fit(loaded: Loaded) -> None:
+            self._run.require_fit(loaded.state)
+            accept(loaded.state)
+
+        return self.checkpoints.load_newest(require_fit, before=before)
+
+    def resume(self, loaded: Loaded) -> None:
+        """Set the run to a checkpoint, which it goes on from; the process that writes puts later ones aside."""
+        self._run.restore(loaded.state)
+        if self.writes:
+            self.checkpoints.abandon(loaded.stamp.step)
+        self.begin(loaded.stamp.step)
+
+    def reload(self, loaded: Loaded, step: int) -> None:
+        """Set the run to a checkpoint in the middle of a step; data, random numbers and the step count go on."""
+        self._run.restore(loaded.state, keeps_place=True)
+        self.begin(step)
+
+    @contextmanager
+    def closing(self, finding: str) -> Iterator[None]:
+        """Write what is held, wait until it is on disk, and give the lock back after the `with` block."""
+        self.write(finding)
+        self.checkpoints.close()
+        try:
+            yield
+        finally:
+            self._lock.release()

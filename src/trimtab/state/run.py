@@ -1,0 +1,169 @@
+"""The complete state of a run, as a checkpoint holds it: captured, compared with a run, and restored into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.errors import CheckpointError
+from trimtab.state.live import Partner
+from trimtab.state.rng import capture_rng, restore_rng
+
+MOST_NAMED = 3
+"""Parameters that a message names."""
+
+
+class RunState:
+    """What of a run a checkpoint holds, besides the supervisor's own memory and what the loop adds.
+
+    Args:
+        model: the model.
+        optimizer: its optimizer.
+        partners: what else is restored, such as a scheduler, a scaler or an average of the weights.
+        data: the data position, if it can be restored.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        partners: Sequence[Partner] = (),
+        data: Partner | None = None,
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._partners = partners
+        self._data = data
+
+    def capture(self) -> dict[str, Any]:
+        """The state as it is; its tensors are those of the run, not copies."""
+        model = dict(self._model.state_dict())
+        tensors = {name: value for name, value in model.items() if isinstance(value, Tensor)}
+        return {
+            "model": tensors,
+            "model_extra": {name: value for name, value in model.items() if name not in tensors},
+            "hidden_buffers": {name: buffer for name, buffer in self._model.named_buffers() if name not in tensors},
+            "optimizer": self._optimizer.state_dict(),
+            "partners": [partner.state_dict() for partner in self._partners],
+            "partner_types": [type(partner).__name__ for partner in self._partners],
+            "data": None if self._data is None else self._data.state_dict(),
+            "rng": capture_rng(),
+        }
+
+    def capture_steppers(self) -> list[Any]:
+        """The states of the partners the loop steps after the update, such as a scheduler; None for the others."""
+        return [partner.state_dict() if hasattr(partner, "step") else None for partner in self._partners]
+
+    def require_fit(self, state: Mapping[str, Any]) -> None:
+        """See that a state is one of this run.
+
+        Raises:
+            CheckpointError: if it is of another model, of another optimizer or of other partners; the message says
+                what differs.
+        """
+        live = dict(self.capture()["model"])
+        kept = state["model"]
+        missing = [name for name in live if name not in kept]
+        foreign = [name for name in kept if name not in live]
+        if missing or foreign:
+            raise CheckpointError(
+                f"it is of another model: it lacks {_name(missing)} and has {_name(foreign)} that this model lacks"
+            )
+        for name, value in live.items():
+            if value.shape != kept[name].shape or value.dtype != kept[name].dtype:
+                raise CheckpointError(
+                    f"it is of another model: {name} is {_tell(kept[name])} there and {_tell(value)} in this model"
+                )
+        counts = [[len(group["params"]) for group in each["param_groups"]] for each in self._list_optimizers(state)]
+        if counts[0] != counts[1]:
+            raise CheckpointError(
+                f"it is of another optimizer: its parameter groups hold {counts[1]} parameters, this one's {counts[0]}"
+            )
+        names = [type(partner).__name__ for partner in self._partners]
+        if names != state["partner_types"]:
+            raise CheckpointError(
+                f"it was taken with the partners {_name(state['partner_types'])}, this run has {_name(names)}"
+            )
+
+    def _list_optimizers(self, state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        return [{"param_groups": self._optimizer.param_groups}, state["optimizer"]]
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Any], *, keeps_place: bool = False) -> None:
+        """Take a state over, in place; `require_fit` has to have been called.
+
+        Args:
+            state: what `capture` returned, read back from disk.
+            keeps_place: leave the data position and the random numbers as they are, and set the partners that the loop
+                steps to what they were before they were stepped, since the loop is about to do so: for a reload in
+                the middle of a run.
+        """
+        for name, value in self._model.state_dict().items():
+            if isinstance(value, Tensor):
+                value.copy_(state["model"][name])
+        if state["model_extra"]:
+            self._model.load_state_dict({**self._model.state_dict(), **state["model_extra"]})
+        buffers = dict(self._model.named_buffers())
+        for name, value in state["hidden_buffers"].items():
+            if name in buffers and buffers[name].shape == value.shape:
+                buffers[name].copy_(value)
+        restore_optimizer(self._optimizer, state["optimizer"])
+        before = state.get("steppers") or [None] * len(self._partners) if keeps_place else [None] * len(self._partners)
+        for partner, after, earlier in zip(self._partners, state["partners"], before, strict=True):
+            partner.load_state_dict(after if earlier is None else earlier)
+        if not keeps_place:
+            if self._data is not None and state["data"] is not None:
+                self._data.load_state_dict(state["data"])
+            restore_rng(state["rng"])
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Take the state of an optimizer over bit for bit: tensors keep their dtype, those at hand are written in place.
+
+    `load_state_dict` casts what has another dtype than its parameter, and so loses moments kept in float32.
+
+    Args:
+        optimizer: the optimizer; its parameter groups hold as many parameters as those of the state.
+        state: what its `state_dict()` returned.
+    """
+    for group, kept in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        for name, value in kept.items():
+            if name == "params":
+                continue
+            if isinstance(value, Tensor) and isinstance(group.get(name), Tensor):
+                group[name].copy_(value)
+            else:
+                group[name] = value
+        for index, parameter in zip(kept["params"], group["params"], strict=True):
+            values = state["state"].get(index)
+            if values is None:
+                optimizer.state.pop(parameter, None)
+                continue
+            live = optimizer.state[parameter]
+            for name in [name for name in live if name not in values]:
+                del live[name]
+            for name, value in values.items():
+                _restore_value(live, name, value, parameter, group)
+
+
+def _restore_value(live: dict[str, Any], name: str, value: Any, parameter: Tensor, group: Mapping[str, Any]) -> None:
+    at_hand = live.get(name)
+    if not isinstance(value, Tensor):
+        live[name] = value
+    elif isinstance(at_hand, Tensor) and at_hand.shape == value.shape and at_hand.dtype == value.dtype:
+        at_hand.copy_(value)
+    else:  # step counts are kept on the host, unless a kernel on the device reads them
+        is_on_host = name == "step" and not (group.get("capturable") or group.get("fused"))
+        live[name] = value.clone() if is_on_host else value.to(parameter.device, copy=True)
+
+
+def _name(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + rest if names else "none"
+
+
+def _tell(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"

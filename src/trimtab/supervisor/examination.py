@@ -1,0 +1,91 @@
+"""What else there is to say of a finding: causes of a spike, and what a second look at the batch shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import isfinite
+from typing import Any
+
+from trimtab import probes
+from trimtab.actions import Controls
+from trimtab.diagnosis.causes import name_causes
+from trimtab.history import History
+from trimtab.probes.inquiry import inquire
+from trimtab.probes.rerun import ComputeLoss
+from trimtab.probes.subject import Subject, shorten
+from trimtab.state.moments import find_corrupt_moments
+from trimtab.state.rng import capture_rng, restore_rng
+from trimtab.types import Decision, Measurement
+
+
+class Examination:
+    """Looks for causes where something was found.
+
+    Args:
+        subject: the live training.
+        controls: what can be restored.
+        compute_loss: gives the loss of a batch; None if batches cannot be computed again.
+        is_strict: raise what fails, in place of saying so.
+    """
+
+    def __init__(
+        self, subject: Subject, controls: Controls, compute_loss: ComputeLoss | None, *, is_strict: bool
+    ) -> None:
+        self._subject = subject
+        self._controls = controls
+        self._compute_loss = compute_loss
+        self._is_strict = is_strict
+        self.look_ahead()
+
+    def look_ahead(self) -> None:
+        """Keep the random numbers as they are before a step, for its batch to be computed again from them."""
+        if self._compute_loss is not None:
+            self._rng = capture_rng()
+
+    def examine(
+        self, decision: Decision, measurement: Measurement, history: History, batch: Any, *, is_first: bool
+    ) -> Iterator[str]:
+        """What there is to say, in sentences.
+
+        Args:
+            decision: the decision, with its findings.
+            measurement: what was seen.
+            history: the measurements of steps.
+            batch: the batch, if it was handed over.
+            is_first: True at the beginning of an episode: then where a number first was not finite is looked for.
+        """
+        if any(each.metric == "loss" and isfinite(each.value) for each in decision.findings):
+            yield from name_causes(history)
+            yield from self._name_moments()
+        if batch is not None and self._compute_loss is not None:
+            yield self._inquire(self._compute_loss, measurement, batch, is_first)
+
+    def _name_moments(self) -> Iterator[str]:
+        names = {id(each): name for each, name in zip(self._subject.parameters, self._subject.names, strict=True)}
+        found = find_corrupt_moments(self._subject.optimizer, self._controls.snapshots.proven, names)
+        if found:
+            yield f"cause: the optimizer's moments are corrupted: {shorten(found)}"
+
+    def _inquire(self, compute_loss: ComputeLoss, measurement: Measurement, batch: Any, is_first: bool) -> str:
+        """Look at a batch that was not finite once more, from the random numbers it had.
+
+        In a distributed run nothing is computed again: one rank's batch may be fine, and a wrapped model's forward and
+        backward passes wait for the other ranks.
+        """
+        if probes.is_distributed():
+            return ""
+        now = capture_rng()
+
+        def restore() -> None:
+            restore_rng(self._rng)
+            self._controls.buffers.put_back()
+
+        try:
+            with self._controls.buffers.keep_live():
+                return inquire(self._subject.model, compute_loss, batch, measurement, restore=restore, locates=is_first)
+        except Exception as error:
+            if self._is_strict:
+                raise
+            return f"not computed again, since that failed: {type(error).__name__}: {error}"
+        finally:
+            restore_rng(now)

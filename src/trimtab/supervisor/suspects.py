@@ -1,0 +1,43 @@
+"""Batches that were found bad, known again by their fingerprints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trimtab.probes.batch_fingerprint import take_fingerprint
+from trimtab.types import Record
+
+MOST = 1024
+"""Batches that are remembered, the one found bad longest ago forgotten first."""
+
+TIMES = 2
+"""How often a batch has to be found bad to be left out from then on: once may have been chance."""
+
+
+class Suspects:
+    """How often which batch was found bad."""
+
+    def __init__(self) -> None:
+        self._counts: dict[float, int] = {}
+
+    def judge(self, record: Record) -> None:
+        """Count the batch of a step whose update was left out for what was seen of the batch, and not of the state."""
+        fingerprint = record.measurement.values.get("batch_fingerprint")
+        in_batch = any(not each.in_state for each in record.decision.findings)
+        if isinstance(fingerprint, float) and in_batch and not record.decision.proceed:
+            self._counts[fingerprint] = self._counts.pop(fingerprint, 0) + 1
+            while len(self._counts) > MOST:
+                del self._counts[next(iter(self._counts))]
+
+    def admits(self, batch: Any) -> bool:
+        """False for a batch that was found bad `TIMES` times."""
+        return not self._counts or self._counts.get(float(take_fingerprint(batch)[0]), 0) < TIMES
+
+    def state_dict(self) -> dict[float, int]:
+        """Fingerprints and counts."""
+        return dict(self._counts)
+
+    def load_state_dict(self, state: Mapping[float, int]) -> None:
+        """Take over what another one counted."""
+        self._counts = dict(state)
