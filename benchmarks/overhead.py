@@ -1,11 +1,15 @@
 """What `check` costs: supervised loops against the same loops with `clip_grad_norm_`, as ratios.
 
-    python benchmarks/overhead.py [--blocks 41] [--seconds 0.3]
+    python benchmarks/overhead.py [--blocks 41] [--seconds 0.3] [--only WORKLOAD]
 
 Each workload is trained by four loops in one process, in turns of one block each: A and A' clip with
 `torch.nn.utils.clip_grad_norm_`, B and C call `Supervisor.check` with the same limit, C with a run folder. Every loop
 has its own model and optimizer. A block lasts about `--seconds`, and at least the 8 steps from snapshot to snapshot;
 short blocks in turns see the same machine. Printed are the medians over the blocks of A'/A (the noise), B/A and C/A.
+
+Then, on the transformer of 25 million parameters: what snapshots cost, as the ratio of a supervised loop to one without
+them; what share of a step a probe of 16 samples takes, by its own time and the steps it is measured after; how long
+`checkpoint` stalls the loop, as a multiple of one copy of the same state in memory; and how long a resume takes.
 """
 
 from __future__ import annotations
@@ -13,18 +17,24 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import trimtab
+from trimtab import Policy
 
 Loop = Callable[[int], None]
+
+COLUMNS = ("clip", "clip", "check", "check with run folder")
+LARGE = "transformer, 25M"
+PROBE_SAMPLES = 16
 
 
 class Transformer(nn.Module):
@@ -88,6 +98,14 @@ WORKLOADS: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module, int], T
 }
 
 
+GUARDS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "check": lambda _: {},
+    "check with run folder": lambda folder: {"run": folder},
+    "check without snapshots": lambda _: {"policy": Policy.from_dict({"snapshot_every": 10**9})},
+}
+"""What a supervised loop hands to its supervisor."""
+
+
 def make_loop(
     make_model: Callable[[], nn.Module], compute_loss: Callable[[nn.Module, int], Tensor], guard: str, folder: Path
 ) -> Loop:
@@ -98,8 +116,7 @@ def make_loop(
     parameters = list(model.parameters())
     supervisor = None
     if guard != "clip":
-        run = folder / f"{id(model)}" if guard == "check with run folder" else None
-        supervisor = trimtab.Supervisor(model, optimizer, clip_norm=1.0, run=run)
+        supervisor = trimtab.Supervisor(model, optimizer, clip_norm=1.0, **GUARDS[guard](folder / f"{id(model)}"))
     step = 0
 
     def loop(num_steps: int) -> None:
@@ -125,22 +142,75 @@ def time_block(loop: Loop, num_steps: int) -> float:
     return (perf_counter() - began) / num_steps
 
 
-def compare(name: str, num_blocks: int, seconds: float) -> list[float]:
-    """The medians over the blocks of A'/A, B/A and C/A, and the seconds per step of A."""
+def compare(name: str, guards: Sequence[str], num_blocks: int, seconds: float, warmup: int = 10) -> list[float]:
+    """The medians over the blocks of each loop against the first, and the seconds per step of the first."""
     make_model, compute_loss, _ = WORKLOADS[name]
     with tempfile.TemporaryDirectory() as folder:
-        guards = ("clip", "clip", "check", "check with run folder")
         loops = [make_loop(make_model, compute_loss, guard, Path(folder)) for guard in guards]
         for loop in loops:
-            loop(10)
+            loop(warmup)
         per_step = time_block(loops[0], 10)
         num_steps = max(int(seconds / per_step) // 8 * 8, 8)
         blocks = []
         for block in range(num_blocks if 8 * per_step < seconds else max(num_blocks // 4, 5)):
             order = [(block + shift) % len(loops) for shift in range(len(loops))]
             times = dict(sorted((index, time_block(loops[index], num_steps)) for index in order))
-            blocks.append([times[index] / times[0] for index in (1, 2, 3)] + [times[0]])
+            blocks.append([times[index] / times[0] for index in range(1, len(loops))] + [times[0]])
     return [statistics.median(column) for column in zip(*blocks, strict=True)]
+
+
+def measure_probe(num_steps: int = 80) -> tuple[float, int]:
+    """The share of the time that the probe takes in the long run, and the steps it is measured after."""
+    make_model, compute_loss, _ = WORKLOADS[LARGE]
+    model = make_model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    held_out = language_loss(PROBE_SAMPLES, 128)
+    supervisor = trimtab.Supervisor(model, optimizer, clip_norm=1.0, probe=lambda model: held_out(model, 0))
+    for step in range(num_steps):
+        optimizer.zero_grad()
+        loss = compute_loss(model, step)
+        loss.backward()
+        supervisor.check(loss)
+        optimizer.step()
+    seconds = [np.nanmedian(supervisor.history.column(metric)) for metric in ("probe_seconds", "step_seconds")]
+    supervisor.finish()
+    return float(seconds[0] / seconds[1]) / supervisor._probing.every, supervisor._probing.every
+
+
+def time_checkpoint(num_times: int = 7) -> tuple[float, float]:
+    """How long `checkpoint` takes against one copy of the same tensors in memory, and the seconds of a resume."""
+    make_model, compute_loss, _ = WORKLOADS[LARGE]
+    with tempfile.TemporaryDirectory() as folder:
+        model = make_model()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+        supervisor = trimtab.Supervisor(model, optimizer, run=folder, checkpoint_every=1)
+        copies: list[Tensor] = []
+        ratios = []
+        for step in range(num_times + 2):
+            optimizer.zero_grad()
+            loss = compute_loss(model, step)
+            loss.backward()
+            supervisor.check(loss)
+            optimizer.step()
+            states = (each for state in optimizer.state.values() for each in state.values())
+            tensors = [*model.state_dict().values(), *states]
+            copies = copies or [torch.empty_like(each) for each in tensors]
+            if supervisor._archive is not None:
+                supervisor._archive.checkpoints.wait()
+            began = perf_counter()
+            torch._foreach_copy_(copies, tensors)
+            copied = perf_counter()
+            supervisor.checkpoint()
+            ratios.append((perf_counter() - copied) / (copied - began))
+        supervisor.checkpoint(now=True)
+        supervisor.finish()
+        other = make_model()
+        heir = trimtab.Supervisor(other, torch.optim.AdamW(other.parameters(), lr=1e-4), run=folder, resume=True)
+        began = perf_counter()
+        heir.resume()
+        seconds = perf_counter() - began
+        heir.finish()
+    return statistics.median(ratios[2:]), seconds
 
 
 def main() -> None:
@@ -154,8 +224,15 @@ def main() -> None:
     print(f"{'workload':22} {'ms/step':>8} {'A/A':>7} {'check':>7} {'+ run':>7}   bound")
     for name, (_, _, bound) in WORKLOADS.items():
         if options.only in (None, name):
-            noise, plain, recorded, seconds = compare(name, options.blocks, options.seconds)
+            noise, plain, recorded, seconds = compare(name, COLUMNS, options.blocks, options.seconds)
             print(f"{name:22} {1000 * seconds:8.2f} {noise:7.4f} {plain:7.4f} {recorded:7.4f}   {bound}")
+    if options.only in (None, LARGE):
+        snapshots, _ = compare(LARGE, ("check without snapshots", "check"), options.blocks, options.seconds)
+        share, every = measure_probe()
+        print(f"snapshots, 25M: {snapshots:.4f}; probe: {share:.4f} of the time, every {every} steps   0.02 together")
+        stall, resume = time_checkpoint()
+        print(f"checkpoint, 25M: stalls the loop {stall:.2f} times as long as a copy in memory   1.5")
+        print(f"resume, 25M: {resume:.2f} s   3")
 
 
 if __name__ == "__main__":

@@ -94,6 +94,12 @@ class Recorder:
         )
         self.tell_event("failure", trace=trace)
 
+    def flush(self) -> None:
+        """Write what was told so far."""
+        journal = self.journal
+        if journal is not None:
+            journal.flush()
+
     def close(self, status: str) -> None:
         """Tell the end, and write what is still to be written. May be called twice."""
         if self.journal is not None:

@@ -34,7 +34,8 @@ def take_fingerprint(batch: Any) -> Numbers:
     """A number that is the same for the same batch, and hardly for another.
 
     It comes from the bits of at most `MOST_NUMBERS` evenly spaced numbers of each tensor: on the host a hash of them
-    (BLAKE2b, 48 bits, which float64 holds exactly), on a device a weighted sum, which needs no transfer of its own. Batches that differ only in what lies between are taken for the same.
+    (BLAKE2b, 48 bits, which float64 holds exactly), on a device a weighted sum, which needs no transfer of its own.
+    Batches that differ only in what lies between are taken for the same.
 
     Returns:
         One number, on the device of the batch where that is not the host; NaN for a batch without tensors.

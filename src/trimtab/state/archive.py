@@ -26,16 +26,25 @@ class Archive:
         every: steps between two checkpoints.
         probation: steps without an acting finding that prove one.
         report: told in a sentence what went wrong.
+        flush: writes the journal, so that it is never behind a checkpoint.
         writes: True on the one process that writes them.
     """
 
     def __init__(
-        self, folder: Path, run: RunState, every: int, probation: int, report: Callable[[str], None], writes: bool
+        self,
+        folder: Path,
+        run: RunState,
+        *,
+        every: int,
+        probation: int,
+        report: Callable[[str], None],
+        flush: Callable[[], None],
+        writes: bool,
     ) -> None:
         self.folder = folder
         self.writes = writes
         self._lock = RunLock(folder)
-        self.checkpoints = Checkpoints(folder / "checkpoints", report=report)
+        self.checkpoints = Checkpoints(folder / "checkpoints", report=report, prepare=flush)
         self._run = run
         self._every = every
         self._probation = probation

@@ -56,12 +56,22 @@ class Checkpoints:
         folder: where they lie; made when the first is written.
         keep_last: how many of the newest ones are kept, healthy or not.
         report: told in one sentence what went wrong, once per streak; it may be called from the writing thread.
+        prepare: called in the writing thread before each checkpoint is put in place, to write what has to be on disk by
+            then.
     """
 
-    def __init__(self, folder: Path, *, keep_last: int = 3, report: Callable[[str], None] = _log) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep_last: int = 3,
+        report: Callable[[str], None] = _log,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
         self.folder = Path(folder)
         self._keep_last = keep_last
         self._report = report
+        self._prepare = prepare
         self._reported: set[str] = set()
         self._places: dict[tuple[str, str], Tensor] = {}
         self._held: Encoded | None = None
@@ -212,6 +222,7 @@ class Checkpoints:
         try:
             self._tidy()
             aside = write_folder(folder, encoded, stamp)
+            self._prepare()
             with self._moving:
                 put_in_place(aside, folder)
         except Exception as error:

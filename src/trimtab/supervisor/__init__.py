@@ -181,8 +181,15 @@ class Supervisor:
         self._archive: Archive | None = None
         if run is not None:
             state = RunState(model, optimizer, restored, data)
-            writes = probes.is_first_rank()
-            self._archive = Archive(Path(run), state, checkpoint_every, self.policy.probation, self._report, writes)
+            self._archive = Archive(
+                Path(run),
+                state,
+                every=checkpoint_every,
+                probation=self.policy.probation,
+                report=lambda sentence: self._recorder.warn("checkpoint", sentence),
+                flush=self._recorder.flush,
+                writes=probes.is_first_rank(),
+            )
         if self._is_off:
             return
         if self._archive is not None and self._archive.writes:
@@ -584,9 +591,6 @@ class Supervisor:
             return recent[-1].reason
         norms = self._subject.measure_weights()
         return "" if math.isfinite(norms) else "weights are not finite"
-
-    def _report(self, sentence: str) -> None:
-        self._recorder.warn("checkpoint", sentence)
 
     def _before_forward(self, *_: Any) -> None:
         """Copy what changes outside the optimizer, as it is when the first forward pass of a step begins."""
