@@ -38,7 +38,7 @@ def find_drift(history: History, *, threshold: float = 12.0, window: int = 64, w
         each step is a little worse than the last, and a limit that follows the level follows them.
     Stays silent:
         On noise: of independent normal numbers, one in 10^11 is a false alarm with the default (Siegmund's
-        approximation), and in 110 healthy runs of small image and language models the sum stayed below 3, where ramps
+        approximation), and in 120 healthy runs of small image and language models the sum stayed below 3, where ramps
         and drifts reached 14 to 192. On a rise that is found as a spike. While a loss falls, a rise counts only from
         where it passes the level of `window` steps ago.
     Settings:

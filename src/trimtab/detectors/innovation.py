@@ -33,7 +33,7 @@ def find_innovation(
     history: History,
     *,
     sigmas: float = 6.0,
-    tolerance: float = 0.5,
+    tolerance: float = 0.25,
     window: int = 32,
     warmup: int = 12,
     coarse: float = 3.0,

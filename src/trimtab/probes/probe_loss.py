@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from trimtab.errors import InputError
 from trimtab.probes import Reading, probe
@@ -26,17 +27,27 @@ def measure_probe_loss(moment: Moment) -> Reading:
     """`probe_loss`: the probe's measurement of the state at hand, in its own unit; `probe_seconds`: how long it took.
 
     `probe_restored`: 1 where the state at hand is one that was restored just before, so that it has been measured
-    already. The model is in eval mode; everything a forward pass may change is set back afterwards.
+    already. The model is in eval mode, but for BatchNorm, which takes its statistics from what is measured: its running
+    ones lag behind the weights, and say more of the steps before than of the state. Everything a forward pass may
+    change is set back afterwards.
     """
     if moment.evaluate is None:
         return {}
     began = perf_counter()
     with keep_training(moment.subject.model):
-        moment.subject.model.eval()
+        begin_measuring(moment.subject.model)
         value = float(moment.evaluate(moment.subject.model))
     numbers = yield [value, perf_counter() - began]
     found: dict[str, Any] = {"probe_loss": float(numbers[0]), "probe_seconds": float(numbers[1])}
     return found | ({"probe_restored": 1.0} if moment.is_restored else {})
+
+
+def begin_measuring(model: nn.Module) -> None:
+    """Put a model into eval mode, but for BatchNorm; a synchronized one, which waits for other ranks, is no exception."""
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
+            module.train()
 
 
 def make_evaluate(given: Any, compute_loss: ComputeLoss | None) -> Evaluate | None:

@@ -87,8 +87,8 @@ class Supervisor:
             structural or one of precision, and where it begins. Not in a distributed run.
         probe: a second measurement of every state, for the detector `innovation`: a function that takes the model and
             returns one number, lower being better, or a batch that is not trained on, of which `compute_loss` gives
-            the loss of the first 16 samples. It is evaluated in eval mode, without gradients; how often is the
-            policy's `probe_every` and `probe_budget`.
+            the loss of the first 16 samples. It is evaluated in eval mode, BatchNorm by the statistics of these
+            samples, without gradients; how often is the policy's `probe_every` and `probe_budget`.
         data: the data position (a sampler or loader with `state_dict`), if it can be rewound: then a rollback
             rewinds it together with all random number generators. Without it, neither is rewound.
         resume: go on writing to a run folder that is there already.
