@@ -11,6 +11,7 @@ from trimtab.policy import Plan, Policy
 from trimtab.types import Action, Breach, Decision, Finding, Measurement, Record, Response
 
 if TYPE_CHECKING:
+    from trimtab.loop import fit
     from trimtab.probes.locate import locate_nonfinite
     from trimtab.supervisor import Supervisor
 
@@ -31,12 +32,17 @@ __all__ = [
     "RunFormatError",
     "Supervisor",
     "TrimtabError",
+    "fit",
     "locate_nonfinite",
 ]
 
 __version__ = version("trimtab")
 
-_LAZY = {"Supervisor": "trimtab.supervisor", "locate_nonfinite": "trimtab.probes.locate"}
+_LAZY = {
+    "Supervisor": "trimtab.supervisor",
+    "fit": "trimtab.loop",
+    "locate_nonfinite": "trimtab.probes.locate",
+}
 """What needs torch is imported when it is first asked for."""
 
 

@@ -6,6 +6,7 @@
     │   ├── RunExistsError          the run folder is there already; it is never overwritten
     │   └── RunLockedError          another process is writing the run
     ├── RunFormatError              a run folder cannot be read
+    ├── OutOfMemory                 memory ran out, and smaller micro-batches did not help
     ├── CheckpointError             a checkpoint cannot be written, is damaged, or does not fit
     └── Halted                      a supervisor ended the run on purpose; `decision` says why
 
@@ -46,6 +47,10 @@ class RunFormatError(TrimtabError):
 
 class CheckpointError(TrimtabError):
     """A checkpoint cannot be written, is damaged, or does not fit."""
+
+
+class OutOfMemory(TrimtabError):
+    """Memory ran out, and smaller micro-batches did not help."""
 
 
 class Halted(TrimtabError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -12,12 +13,22 @@ def map_tensors(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """A batch with a function applied to every tensor in it; what is no tensor stays as it is."""
     if isinstance(batch, Tensor):
         return function(batch)
-    if isinstance(batch, dict):
-        return {key: map_tensors(each, function) for key, each in batch.items()}
+    if isinstance(batch, Mapping):
+        return rebuild(batch, {key: map_tensors(each, function) for key, each in batch.items()})
     if isinstance(batch, (list, tuple)):
-        mapped = [map_tensors(each, function) for each in batch]
-        return type(batch)(*mapped) if hasattr(batch, "_fields") else type(batch)(mapped)
+        return rebuild(batch, [map_tensors(each, function) for each in batch])
     return batch
+
+
+def rebuild(like: Any, parts: Any) -> Any:
+    """A mapping, list or tuple of the same type with other contents."""
+    if type(like) is dict:
+        return parts
+    if isinstance(like, Mapping):
+        rebuilt: Any = copy.copy(like)
+        rebuilt.update(parts)
+        return rebuilt
+    return type(like)(*parts) if hasattr(like, "_fields") else type(like)(parts)
 
 
 def list_tensors(batch: Any) -> list[Tensor]:

@@ -43,7 +43,7 @@ def measure_probe_loss(moment: Moment) -> Reading:
 
 
 def begin_measuring(model: nn.Module) -> None:
-    """Put a model into eval mode, but for BatchNorm; a synchronized one, which waits for other ranks, is no exception."""
+    """Put a model into eval mode, but for BatchNorm; not one that waits for other ranks, which may have failed."""
     model.eval()
     for module in model.modules():
         if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):

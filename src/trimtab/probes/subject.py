@@ -129,6 +129,9 @@ class Moment:
     batch: Any = None
     """The batch, where it was handed over."""
 
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    """The parts of the loss by name, each 0-d, where they were handed over."""
+
     evaluate: Callable[[nn.Module], Tensor | float] | None = None
     """What measures how good a state is, at the steps at which it is asked, on every rank; None at the others."""
 

@@ -153,9 +153,14 @@ class Archive:
         self.begin(step)
 
     @contextmanager
-    def closing(self, finding: str) -> Iterator[None]:
-        """Write what is held, wait until it is on disk, and give the lock back after the `with` block."""
-        self.write(finding)
+    def closing(self, find_sickness: Callable[[], str]) -> Iterator[None]:
+        """Write what is held, wait until it is on disk, and give the lock back after the `with` block.
+
+        Args:
+            find_sickness: says why the run as it is now is not healthy; empty if nothing speaks against it.
+        """
+        if self._held is not None:
+            self.write(find_sickness())
         self.checkpoints.close()
         try:
             yield

@@ -220,7 +220,12 @@ class Supervisor:
         return self._judge.ledger
 
     def check(
-        self, loss: Tensor | float | None, *, grad_norm: Tensor | float | None = None, batch: Any = None
+        self,
+        loss: Tensor | float | None,
+        *,
+        grad_norm: Tensor | float | None = None,
+        batch: Any = None,
+        parts: Mapping[str, Tensor | float] | None = None,
     ) -> Decision:
         """Judge the update that is about to happen, clip it, and see that it does not happen if it must not.
 
@@ -231,7 +236,9 @@ class Supervisor:
             loss: the loss of the step, 0-d; None where it is not known.
             grad_norm: the total gradient norm, 0-d, where the loop has measured it already; then it is not measured
                 again, nor by group.
-            batch: the batch of the loss, for `compute_loss`.
+            batch: the batch of the loss, for `compute_loss`, and to be known again.
+            parts: losses by name whose sum is the loss, each 0-d: they are recorded, and one that is not finite is
+                named. On every rank the same names.
 
         Returns:
             The decision. `decision.proceed` is False if the update is dropped or undone.
@@ -245,6 +252,7 @@ class Supervisor:
             loss=None if loss is None else as_number("check", "loss", loss),
             grad_norm=None if grad_norm is None else as_number("check", "grad_norm", grad_norm),
             batch=batch,
+            parts={name: as_number("check", name, part) for name, part in (parts or {}).items()},
         )
         self.step += 1
         if self._is_off:
@@ -460,9 +468,31 @@ class Supervisor:
         restore_rng(loaded.state["rng"])
         return Resumed(self.step, loaded.state["extra"])
 
-    def finish(self) -> None:
-        """End the supervision: write what is still to be written and let go of the optimizer. May be called twice."""
-        self._finish("finished")
+    def tell_event(self, event: str, **fields: Any) -> None:
+        """Write an event of the loop's own into the run folder.
+
+        Args:
+            event: its name.
+            **fields: what JSON can hold.
+        """
+        self._recorder.tell_event(event, **fields)
+
+    def finish(self, status: str = "finished") -> None:
+        """End the supervision: write what is still to be written and let go of the optimizer. May be called twice.
+
+        Args:
+            status: how the run ended, for the run folder.
+        """
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        self._close_watches()
+        actions.restore_rates(self._controls)
+        if self._archive is None:
+            self._recorder.close(status)
+        else:
+            with self._archive.closing(self._find_sickness):
+                self._recorder.close(status)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the supervisor remembers but the snapshots, as numbers, text and tensors, for a checkpoint."""
@@ -493,7 +523,7 @@ class Supervisor:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._finish("finished" if kind is None else f"failed: {kind.__name__}")
+        self.finish("finished" if kind is None else f"failed: {kind.__name__}")
 
     def _check(self, moment: Moment, batch: Any) -> Decision:
         failure, self._unshared = self._unshared, None
@@ -598,7 +628,7 @@ class Supervisor:
 
     def _conclude(self, decision: Decision) -> Decision:
         if decision.verdict == "halt":
-            self._finish("halted")
+            self.finish("halted")
             raise Halted(decision)
         return decision
 
@@ -697,18 +727,6 @@ class Supervisor:
             self._unshared = error if probes.is_distributed() else None
             self._recorder.survive(error)
         self._stopwatch.stop()
-
-    def _finish(self, status: str) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
-        self._close_watches()
-        actions.restore_rates(self._controls)
-        if self._archive is None:
-            self._recorder.close(status)
-        else:
-            with self._archive.closing(self._find_sickness()):
-                self._recorder.close(status)
 
 
 def _validate(

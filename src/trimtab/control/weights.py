@@ -1,0 +1,82 @@
+"""The weights of a model alone: written as a safetensors file, kept at their best, and set again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.errors import InputError
+from trimtab.state.encoding import MODEL_KEY, encode_state
+from trimtab.state.tensors import read_tensors, write_tensors
+
+BEST = "best.safetensors"
+"""The file of a run folder that holds the weights of its best review."""
+
+
+def write_weights(model: nn.Module, path: Path) -> None:
+    """Write a model's parameters and buffers such that the file is there whole or not at all.
+
+    Raises:
+        InputError: if the model's state holds what safetensors cannot.
+    """
+    tensors = {name: each for name, each in model.state_dict().items() if isinstance(each, Tensor)}
+    encoded = encode_state({MODEL_KEY: tensors})
+    aside = path.with_name(f"{path.name}.new")
+    with aside.open("wb") as file:
+        write_tensors(file, encoded.model, encoded.aliases)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+@torch.no_grad()
+def set_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Set a model's parameters and buffers in place; of tensors under two names one is enough.
+
+    Raises:
+        InputError: if a tensor has another shape, or the model has none of that name.
+    """
+    live = {name: each for name, each in model.state_dict().items() if isinstance(each, Tensor)}
+    for name, value in weights.items():
+        if name not in live or live[name].shape != value.shape:
+            raise InputError(f"fit: the best weights are of another model: this one has no {name} of that shape")
+    for name, value in weights.items():
+        live[name].copy_(value)
+
+
+class BestWeights:
+    """The weights of the best review so far: in the run folder, or in host memory where there is none.
+
+    Args:
+        folder: the run folder; None for none.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._path = None if folder is None else folder / BEST
+        self._kept: dict[str, Tensor] | None = None
+
+    @torch.no_grad()
+    def keep(self, model: nn.Module) -> None:
+        """Keep the weights as they are now."""
+        if self._path is not None:
+            write_weights(model, self._path)
+            return
+        state = {name: each for name, each in model.state_dict().items() if isinstance(each, Tensor)}
+        self._kept = {name: each.detach().to("cpu", copy=True) for name, each in state.items()}
+
+    def restore(self, model: nn.Module) -> bool:
+        """Set a model to the weights kept; returns False if there are none.
+
+        Raises:
+            InputError: if they are of another model.
+        """
+        if self._path is not None and self._path.exists():
+            with self._path.open("rb") as file:
+                set_weights(model, read_tensors(file, self._path.stat().st_size))
+            return True
+        if self._kept is not None:
+            set_weights(model, self._kept)
+        return self._kept is not None

@@ -1,0 +1,101 @@
+"""The loop for people who have none: `fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from trimtab.loop.options import Options, choose_to_go_on, validate_numbers, validate_parts
+from trimtab.loop.result import FitResult, Review
+from trimtab.loop.training import Training
+from trimtab.probes.rerun import ComputeLoss
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.amp.grad_scaler import GradScaler
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+    from trimtab.policy import Policy
+
+__all__ = ["FitResult", "Review", "fit"]
+
+
+def fit(
+    model: nn.Module,
+    optimizer: Optimizer,
+    compute_loss: ComputeLoss,
+    train_loader: Iterable[Any],
+    *,
+    val_loader: Any = None,
+    epochs: int = 1,
+    scheduler: LRScheduler | ReduceLROnPlateau | None = None,
+    run: str | Path | None = None,
+    resume: bool | Literal["auto"] = "auto",
+    clip_norm: float | None = None,
+    scaler: GradScaler | None = None,
+    policy: Policy | None = None,
+    accumulate: int = 1,
+    micro_batch: int | None = None,
+    patience: int | None = None,
+    min_delta: float = 0.0,
+    restore_best: bool | None = None,
+    checkpoint_every: int = 200,
+    progress: bool | None = None,
+) -> FitResult:
+    """Train a model under supervision, from the first batch or from where the run was left.
+
+    With a run folder the run goes on by itself, bit for bit, from its newest checkpoint: after a pause, a crash, or
+    with more epochs. When memory runs out, the step is computed again in smaller micro-batches, with the same samples
+    and the same gradient up to rounding. Signals are acted on between two batches, see `trimtab.signals`.
+
+    Args:
+        model: the model, on its device; batches are moved there.
+        optimizer: its optimizer.
+        compute_loss: `compute_loss(model, batch)`: the loss of a batch, a 0-d tensor that is a mean over its samples,
+            or a dict of such tensors whose sum is the loss. Autocast is its business.
+        train_loader: gives the batches, anew in each epoch: a `DataLoader`, a list, or any other iterable.
+        val_loader: gives the batches of the validation after each epoch, or a `Dataset`.
+        epochs: how many epochs the run has altogether.
+        scheduler: stepped once per optimizer step; a `ReduceLROnPlateau` once per validation.
+        run: the run folder; None for none, and then nothing is saved.
+        resume: "auto" to go on with a run that is in the folder, True to insist on one, False to insist on none.
+        clip_norm: gradients are clipped to this total norm; None for no clipping.
+        scaler: the `GradScaler` of mixed-precision training.
+        policy: what the supervisor finds and how it answers; `Policy.default()` if None.
+        accumulate: how many batches make one step, weighted by their samples.
+        micro_batch: the most samples of one forward pass; None for whole batches, until memory runs out.
+        patience: stop after so many validations without an improvement; None to go through all epochs.
+        min_delta: by how much the validation loss has to fall to count as an improvement.
+        restore_best: leave the model with the weights of its best validation; if None, where there is `patience`.
+        checkpoint_every: steps between two checkpoints.
+        progress: whether to show a progress bar; None for where standard error is a terminal.
+
+    Returns:
+        How the run ended. A run that the supervisor halted is no exception: its status is `halted`.
+
+    Raises:
+        InputError: if something handed over cannot be used.
+        OutOfMemory: if memory runs out whatever the size of a micro-batch.
+        Exception: whatever `compute_loss` or a loader raises, once the last whole step is saved.
+    """
+    validate_parts(model, optimizer, compute_loss, train_loader, scheduler)
+    options = Options(
+        epochs=epochs,
+        scheduler=scheduler,
+        run=None if run is None else Path(run),
+        goes_on=choose_to_go_on(run, resume),
+        clip_norm=clip_norm,
+        scaler=scaler,
+        policy=policy,
+        accumulate=accumulate,
+        micro_batch=micro_batch,
+        patience=patience,
+        min_delta=min_delta,
+        restore_best=patience is not None if restore_best is None else restore_best,
+        checkpoint_every=checkpoint_every,
+        progress=progress,
+    )
+    validate_numbers(options, has_scores=val_loader is not None)
+    return Training(model, optimizer, compute_loss, train_loader, val_loader, options).fit()

@@ -1,0 +1,191 @@
+"""The training data: fetched batch by batch, at a position that is saved and found again bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import torch
+
+from trimtab.control.workers import Workers
+from trimtab.errors import InputError
+from trimtab.state.rng import capture_rng, restore_rng
+
+
+class Several(tuple[Any, ...]):
+    """The batches of one step, where it has several."""
+
+    __slots__ = ()
+
+
+class TrainingData:
+    """The batches of a run, one epoch after the other.
+
+    A loader that can be saved itself (`state_dict`, `load_state_dict`) is; one without a length begins anew, or gives
+    nothing once, where it was saved after its last batch. For any other the random numbers at the
+    beginning of the epoch are kept: from them its order and augmentations come again, and the batches that were
+    trained on already are passed over.
+
+    Args:
+        loader: gives the batches, anew each time it is iterated over.
+        num_batches: how many batches make a step.
+        workers: told of the loader's workers.
+
+    Attributes:
+        epoch: epochs completed.
+        num_passed: batches of the current epoch that steps were made of.
+        rng: the random numbers before the newest batches were fetched.
+    """
+
+    def __init__(self, loader: Iterable[Any], num_batches: int, workers: Workers) -> None:
+        self._loader = loader
+        self._num_batches = num_batches
+        self._workers = workers
+        self._batches: Iterator[Any] | None = None
+        self._start: dict[str, Any] = {}
+        self._num_fetched = 0
+        self._is_loaded = self._is_at_end = False
+        self.can_save = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+        self.epoch = 0
+        self.num_passed = 0
+        self.rng: dict[str, Any] = {}
+
+    @property
+    def num_steps(self) -> int | None:
+        """The steps of an epoch; None where the loader has no length."""
+        num_batches = count_batches(self._loader)
+        return None if num_batches is None else -(-num_batches // self._num_batches)
+
+    @property
+    def num_steps_done(self) -> int:
+        """The steps of the epoch that are done."""
+        return -(-self.num_passed // self._num_batches)
+
+    def fetch(self) -> Any:
+        """The batch of the next step, or its batches as `Several`; None at the end of the epoch.
+
+        Raises:
+            InputError: if the loader gives nothing, or less than was passed over before.
+        """
+        if self._is_at_end:
+            return None
+        self.rng = capture_rng()
+        fetched = self._take()
+        if not fetched and self._is_loaded and not self.num_passed:  # its position was the end of the epoch before
+            self.close()
+            fetched = self._take()
+        self._num_fetched, self._is_loaded = len(fetched), False
+        if not fetched:
+            if not self.num_passed:
+                raise InputError(
+                    f"fit: train_loader gave no batch in epoch {self.epoch + 1}; it has to give some each time it is "
+                    "iterated over, as a DataLoader or a list does"
+                )
+            return None
+        return fetched[0] if self._num_batches == 1 else Several(fetched)
+
+    def confirm(self) -> None:
+        """Count what was fetched last as done."""
+        self.num_passed += self._num_fetched
+
+    def end_epoch(self) -> None:
+        """Go to the beginning of the next epoch."""
+        self.close()
+        self.epoch, self.num_passed, self._start, self._is_at_end = self.epoch + 1, 0, {}, False
+
+    def close(self) -> None:
+        """Let go of the loader's workers."""
+        if self._batches is not None:
+            self._workers.release(self._batches)
+        self._batches = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position."""
+        start = self._start or self._capture_start()
+        state = {"epoch": self.epoch, "num_passed": self.num_passed, "start": start}
+        return state | ({"loader": self._loader.state_dict()} if self.can_save else {})  # type: ignore[attr-defined]
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to a position; the batches before it are passed over when the next one is fetched."""
+        self.epoch, self.num_passed, self._start = state["epoch"], state["num_passed"], dict(state["start"])
+        if self.can_save and "loader" in state:
+            self._loader.load_state_dict(state["loader"])  # type: ignore[attr-defined]
+            self._is_loaded, self._is_at_end = True, 0 < self.num_passed == count_batches(self._loader)
+
+    def _take(self) -> list[Any]:
+        """The batches of the next step, fewer at the end of the epoch."""
+        if self._batches is None:
+            self._batches = self._open()
+        return list(islice(self._batches, self._num_batches))
+
+    def _capture_start(self) -> dict[str, Any]:
+        """The random numbers that the order of an epoch is drawn from."""
+        return {"rng": capture_rng(), "generators": [each.get_state() for each in find_generators(self._loader)]}
+
+    def _open(self) -> Iterator[Any]:
+        """Begin an epoch, or go on with one that was loaded."""
+        now = capture_rng()
+        if not self._start:
+            self._start = self._capture_start()
+        elif not self.can_save:
+            if self.epoch and getattr(self._loader, "persistent_workers", False):
+                iter(self._loader)  # its workers were seeded in the first epoch, which drew a random number
+            restore_rng(self._start["rng"])
+            for generator, state in zip(find_generators(self._loader), self._start["generators"], strict=False):
+                generator.set_state(state)
+        for set_epoch in _list_set_epoch(self._loader):
+            set_epoch(self.epoch)
+        batches = iter(self._loader)
+        self._workers.track(batches)
+        if self.num_passed:
+            self._pass_over(batches)
+            restore_rng(now)
+        return batches
+
+    def _pass_over(self, batches: Iterator[Any]) -> None:
+        if self.can_save:
+            return
+        num_there = sum(1 for _ in islice(batches, self.num_passed))
+        if num_there < self.num_passed:
+            raise InputError(
+                f"fit: the checkpoint is {self.num_passed} batches into epoch {self.epoch + 1}, but train_loader gives "
+                f"only {num_there}; pass the loader of the run, or begin a new run"
+            )
+
+
+def count_batches(loader: Any) -> int | None:
+    """The batches a loader gives in one pass; None where it does not say."""
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def find_generators(loader: Any) -> list[torch.Generator]:
+    """The random number generators of a loader's own, each once."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    holders = [loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)]
+    found = [getattr(each, "generator", None) for each in holders]
+    return list({id(each): each for each in found if isinstance(each, torch.Generator)}.values())
+
+
+def describe_data(loader: Any) -> str:
+    """A loader and its data in one sentence."""
+    dataset, size = getattr(loader, "dataset", None), getattr(loader, "batch_size", None)
+    num_batches, num_samples = count_batches(loader), None if dataset is None else count_batches(dataset)
+    parts = [
+        f"A `{type(loader).__name__}`" + ("" if dataset is None else f" over a `{type(dataset).__name__}`"),
+        f"{num_samples:,} samples" if num_samples is not None else "",
+        f"batches of {size}" if size is not None else "",
+        f"{num_batches:,} batches an epoch" if num_batches is not None else "",
+    ]
+    return ", ".join(filter(None, parts)) + "."
+
+
+def _list_set_epoch(loader: Any) -> list[Callable[[int], Any]]:
+    """What has to be told of the epoch, so that it is shuffled anew: a distributed sampler, for one."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    holders = [loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)]
+    found = {id(each): each for each in holders if callable(getattr(each, "set_epoch", None))}
+    return [each.set_epoch for each in found.values()]

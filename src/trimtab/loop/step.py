@@ -1,0 +1,108 @@
+"""One optimizer step of `fit`, made again in smaller micro-batches when memory runs out."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from trimtab.control.memory import Update
+from trimtab.errors import InputError
+from trimtab.loop.objective import Loss, Objective, count_largest
+from trimtab.state.buffers import BufferCopies
+from trimtab.state.rng import capture_rng, restore_rng
+from trimtab.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from torch.amp.grad_scaler import GradScaler
+    from torch.optim import Optimizer
+
+
+class Stepper:
+    """Makes the steps of a run.
+
+    Args:
+        model: the model.
+        optimizer: its optimizer.
+        objective: gives the loss of a micro-batch.
+        supervisor: judges each step.
+        scaler: the loss scaler, if there is one.
+        scheduler: stepped after each update, unless it waits for validations.
+
+    Attributes:
+        is_updating: True from the judgement of a step until its update is made.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        objective: Objective,
+        supervisor: Supervisor,
+        scaler: GradScaler | None,
+        scheduler: Any,
+    ) -> None:
+        self._model, self._optimizer = model, optimizer
+        self._objective, self._supervisor = objective, supervisor
+        self._scaler = scaler
+        self._scheduler = None if isinstance(scheduler, ReduceLROnPlateau) else scheduler
+        self._buffers = BufferCopies(model)
+        self._update = Update(optimizer)
+        self.is_updating = False
+
+    def make(self, batch: Any) -> Loss:
+        """Make the step of a batch, or of several: gradients, judgement, update, schedule.
+
+        Returns:
+            Its loss.
+
+        Raises:
+            OutOfMemory: if memory runs out whatever the size of a micro-batch.
+            Halted: if the supervisor ends the run.
+        """
+        self._buffers.update()
+        self._objective.at_hand = (batch, capture_rng())
+        loss = self._objective.micro_batch.fit(
+            partial(self._compute_gradients, batch), rewind=self.rewind, count_samples=partial(count_largest, batch)
+        )
+        self.is_updating = True
+        self._supervisor.check(loss.total, batch=batch, parts=loss.parts)
+        has_stepped = self._make_update()
+        if self._scheduler is not None and has_stepped:
+            self._scheduler.step()
+        self.is_updating = False
+        self._objective.at_hand = None
+        return loss
+
+    def rewind(self) -> None:
+        """Undo what a step has left that was not judged yet: gradients, random numbers and buffers."""
+        self._optimizer.zero_grad()
+        if self._objective.at_hand is not None:
+            restore_rng(self._objective.at_hand[1])
+            self._buffers.put_back()
+
+    def _compute_gradients(self, batch: Any, size: int | None) -> Loss:
+        self._optimizer.zero_grad()
+        losses = []
+        for each in self._objective.cut(batch, size):
+            loss = self._objective.compute(self._model, *each)
+            if not loss.total.requires_grad:
+                raise InputError(
+                    "fit: the loss that compute_loss returned has no gradient; compute it from the model's output, "
+                    "without detach, item or no_grad"
+                )
+            (loss.total if self._scaler is None else self._scaler.scale(loss.total)).backward()
+            losses.append(loss.detach())
+        return Loss.sum(losses)
+
+    def _make_update(self) -> bool:
+        """Let the optimizer step; returns False if the scaler kept it from doing so."""
+        if self._scaler is None:
+            self._update.make(self._optimizer.step)
+            return True
+        scale = self._scaler.get_scale()
+        self._update.make(partial(self._scaler.step, self._optimizer))
+        self._scaler.update()
+        return self._scaler.get_scale() >= scale
