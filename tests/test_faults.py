@@ -284,7 +284,7 @@ def test_random_values_fill_the_vocabulary(strength: int) -> None:
         pytest.param(
             lambda _: inject("nan-los", 1),
             "there is no fault 'nan-los'; there are huge-weight, infinite-gradient, learning-rate-spike, nan-loss, "
-            "random-bytes",
+            "random-bytes, scaled-gradient",
             id="unknown-fault",
         ),
         pytest.param(

@@ -88,6 +88,8 @@ def act(decision: Decision, controls: Controls, measurement: Measurement, note: 
     if decision.proceed:
         grad_norm, changes = limit_groups(decision, controls, measurement)
         changes += clip_gradients(decision, controls, grad_norm)
+        if verdict == "clip" and not changes and isfinite(grad_norm):
+            verdict, note = "proceed", "; ".join(filter(None, ["routine clipping sufficed", note]))
     if verdict in ("skip", "halt"):
         controls.buffers.put_back()
     if verdict in RESTORING:
@@ -170,7 +172,8 @@ def _limit_group(response: Response, members: Sequence[Tensor], norm: float) -> 
 def clip_gradients(decision: Decision, controls: Controls, grad_norm: float) -> list[Change]:
     """Scale all gradients down to the lower of the routine limit and the decision's, as PyTorch does.
 
-    Gradients that are not finite are left alone: `inf * 0` is NaN.
+    Gradients that are not finite are left alone: `inf * 0` is NaN. Where routine clipping brings the norm below what
+    was found to be its limit, that is all that is done.
 
     Returns:
         The change, where a decision asked for it; routine clipping is none.
@@ -179,8 +182,10 @@ def clip_gradients(decision: Decision, controls: Controls, grad_norm: float) -> 
     for response in asked:
         if response.by_value and response.limit is not None:
             grad_norm = clamp(list(_list_parameters(controls)), response.limit)
-    norms = [each.limit for each in asked if each.limit is not None and not each.by_value]
     routine = routine_limit(controls)
+    found = [each.limit for each in decision.findings if each.metric == "grad_norm" and isfinite(each.limit)]
+    suffices = bool(found) and routine <= min(found)
+    norms = [each.limit for each in asked if each.limit is not None and not each.by_value and not suffices]
     limit = min([routine, *norms])
     if not isfinite(grad_norm) or grad_norm + 1e-6 <= limit:
         return []

@@ -22,6 +22,9 @@ REBASE_AFTER = 25
 (10 in the demo), shorter than the skips a policy allows in a row (50), so that a change of task ends in a new level
 rather than in a halt."""
 
+STATE_STEP = "state_step"
+"""The metric that says which state a row measured, where that is not the one after the update of the step before."""
+
 RECENT = 8
 """Rows looked at first for a sample as large as the newest number: of falling or flat numbers, all but one in nine."""
 
@@ -149,11 +152,9 @@ class History:
         return True
 
     def abandon(self, after_step: int) -> None:
-        """Leave out every row that measured what a rollback to the state after a step has abandoned.
-
-        The row of the step after it measured that very state, before its own update was made.
-        """
-        self._is_sample[: self._end] &= self._steps[: self._end] <= after_step + 1
+        """Leave out every row that measured a later state than that after a step, to which the run was set back."""
+        kept = self.state_steps <= after_step
+        self._is_sample[self._start : self._end] &= kept
         self._statistics.clear()
 
     def has(self, metric: str) -> bool:
@@ -173,6 +174,18 @@ class History:
         """View of the steps of the rows, oldest first; shape (rows,)."""
         return self._steps[self._start : self._end]
 
+    @property
+    def state_steps(self) -> NDArray[np.float64]:
+        """For each row, the step whose update is the last one in the state it measured; shape (rows,).
+
+        That is the step before, unless `STATE_STEP` was measured.
+        """
+        states: NDArray[np.float64] = self.steps.astype(np.float64) - 1
+        if self.has(STATE_STEP):
+            told = self.column(STATE_STEP)
+            np.copyto(states, told, where=np.isfinite(told))
+        return states
+
     def samples(self, metric: str, window: int) -> Column:
         """The newest finite values of a metric that are samples, oldest first; at most `window` of them.
 
@@ -191,14 +204,12 @@ class History:
         values = self.column(metric)[:row][self._is_sample[self._start : self._start + row]]
         return values[np.isfinite(values)][-window:]
 
-    def samples_of(self, metrics: Sequence[str]) -> list[Column]:
-        """Scalar metrics side by side, of the samples in which the first is finite, oldest first; NaN where one is not.
-
-        The newest row is never among them.
-        """
-        kept = self._is_sample[self._start : self._end] & np.isfinite(self.column(metrics[0]))
-        nothing = np.full(int(kept.sum()), np.nan)
-        return [self.column(each)[kept] if self.has(each) else nothing for each in metrics]
+    def sample_rows(self, metric: str) -> NDArray[np.int64]:
+        """The rows of `column` that are samples and have a finite value of a scalar metric, oldest first."""
+        kept: NDArray[np.int64] = np.flatnonzero(
+            self._is_sample[self._start : self._end] & np.isfinite(self.column(metric))
+        )
+        return kept
 
     def measured(self, metric: str, num: int) -> Column:
         """The newest rows in which a per-group metric was measured for some group, rejected ones included.

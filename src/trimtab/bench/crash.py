@@ -139,7 +139,8 @@ def _start(folder: Path, num_epochs: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "trimtab.bench.crash", str(folder), str(num_epochs)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert process.stdout is not None
-    process.stdout.readline()
+    with process.stdout as told:
+        told.readline()
     return process
 
 

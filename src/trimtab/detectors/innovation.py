@@ -13,9 +13,6 @@ from trimtab.types import Breach
 
 METRIC = "probe_loss"
 
-RESTORED = "probe_restored"
-"""Marks the rows whose state was restored just before, and so has been measured already."""
-
 NEAR = 5
 """Newest samples whose median is the level that the next measurement is expected at: enough that one lucky sample does
 not set it, few enough that it follows a falling loss and one that rises for good."""
@@ -93,25 +90,28 @@ def find_innovation(
 
 def list_accepted(history: History) -> Column:
     """The accepted measurements since the probe last changed, oldest first; the newest row is never among them."""
-    values, restored = history.samples_of((METRIC, RESTORED))
-    for index in np.flatnonzero(restored == 1)[::-1]:
-        if index and _is_worse(values[index], values[index - 1]):
+    rows = history.sample_rows(METRIC)
+    values, states = history.column(METRIC)[rows], history.state_steps[rows]
+    for index in range(len(rows) - 1, 0, -1):
+        if states[index] == states[index - 1] and _is_worse(values[index], values[index - 1]):
             return values[index:]
     return values
 
 
 def find_shift(history: History) -> tuple[float, float] | None:
-    """What the newest row's state, if it was restored just before, measured when it was accepted, and what it does now.
+    """What the newest row's state measured when it was accepted, and what it does now.
 
     Returns:
-        Both, if the probe has changed meanwhile; otherwise None.
+        Both, if it was measured before, which is so after a rollback, and the probe has changed meanwhile; else None.
     """
-    value = history.newest.values[METRIC]
-    assert isinstance(value, float)
-    accepted = list_accepted(history)
-    if RESTORED in history.newest.values and len(accepted) and _is_worse(value, accepted[-1]):
-        return float(accepted[-1]), value
-    return None
+    value = history.newest.values.get(METRIC)
+    if not isinstance(value, float):
+        return None
+    rows = history.sample_rows(METRIC)
+    if not len(rows) or history.state_steps[rows[-1]] != history.state_steps[-1]:
+        return None
+    accepted = float(history.column(METRIC)[rows[-1]])
+    return (accepted, value) if _is_worse(value, accepted) else None
 
 
 def _is_worse(now: float, before: float) -> bool:

@@ -26,8 +26,7 @@ NUM_SAMPLES = 16
 def measure_probe_loss(moment: Moment) -> Reading:
     """`probe_loss`: the probe's measurement of the state at hand, in its own unit; `probe_seconds`: how long it took.
 
-    `probe_restored`: 1 where the state at hand is one that was restored just before, so that it has been measured
-    already. The model is in eval mode, but for BatchNorm, which takes its statistics from what is measured: its running
+    The model is in eval mode, but for BatchNorm, which takes its statistics from what is measured: its running
     ones lag behind the weights, and say more of the steps before than of the state. Everything a forward pass may
     change is set back afterwards.
     """
@@ -38,8 +37,7 @@ def measure_probe_loss(moment: Moment) -> Reading:
         begin_measuring(moment.subject.model)
         value = float(moment.evaluate(moment.subject.model))
     numbers = yield [value, perf_counter() - began]
-    found: dict[str, Any] = {"probe_loss": float(numbers[0]), "probe_seconds": float(numbers[1])}
-    return found | ({"probe_restored": 1.0} if moment.is_restored else {})
+    return {"probe_loss": float(numbers[0]), "probe_seconds": float(numbers[1])}
 
 
 def begin_measuring(model: nn.Module) -> None:

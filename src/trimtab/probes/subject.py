@@ -135,8 +135,8 @@ class Moment:
     evaluate: Callable[[nn.Module], Tensor | float] | None = None
     """What measures how good a state is, at the steps at which it is asked, on every rank; None at the others."""
 
-    is_restored: bool = False
-    """True if the state at hand is one that was restored at the step before, and not updated since."""
+    state_step: int | None = None
+    """The step whose update is the last one in the state at hand; None if it is the step before."""
 
     self_change: float | None = None
     """How far self-updating parameters have moved in this step's forward pass, ‖Δw‖ / ‖w‖; None without any."""

@@ -83,7 +83,7 @@ class SnapshotSchedule:
 
     def begin(self, step: int, parameters: Sequence[Tensor]) -> None:
         """Trust the state as it is from here on: it was loaded, or the run begins with it."""
-        self.is_new, self.is_clean, self.is_restored, self._newest = True, False, False, step
+        self.is_new, self.is_clean, self._newest, self._state_step = True, False, step, step
         self._snapshots.forget()
         self._buffers.begin()
         self._first_data: Any = self._snapshots.live.capture_data()
@@ -130,7 +130,10 @@ class SnapshotSchedule:
             self._snapshots.confirm()
         if decision.clock == "step":
             self.is_clean = not decision.doubts_state
-            self.is_restored = record.action.restored_step is not None
+        if record.action.restored_step is not None:
+            self._state_step = record.action.restored_step
+        elif decision.clock == "step" and decision.proceed:
+            self._state_step = decision.step
 
     def doubt(self, step: int) -> None:
         """Give a candidate on probation up; the next clean step takes another, on every rank alike."""
@@ -138,11 +141,21 @@ class SnapshotSchedule:
         if step <= self._newest + self._probation:
             self._newest = step - self._every
 
+    def pass_over(self, step: int) -> None:
+        """Take a step into account that could not be judged, and whose update is made."""
+        self.is_clean, self._state_step = False, step
+        self.doubt(step)
+
     def give_up(self, step: int) -> None:
         """Give everything up and begin anew with the next clean step, whatever there was: the same on every rank."""
-        self.is_clean = self.is_restored = False
+        self.is_clean = False
+        self._state_step = step
         self._snapshots.forget()
         self._newest = step - self._every
+
+    def find_state_step(self, step: int) -> int | None:
+        """The step whose update is the last one in the state that a step finds; None if it is the step before."""
+        return None if self._state_step == step - 1 else self._state_step
 
     def is_ratio_due(self, step: int) -> bool:
         """True one update after that of a snapshot, for one snapshot in a few; the same on every rank."""

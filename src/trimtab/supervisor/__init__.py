@@ -567,7 +567,7 @@ class Supervisor:
         moment.watches = self._close_watches()
         moment.is_ratio_due = self._schedule.is_ratio_due(self.step)
         moment.evaluate = self._evaluate if self._probing.is_due(self.step) else None
-        moment.is_restored = self._schedule.is_restored
+        moment.state_step = self._schedule.find_state_step(self.step)
         moment.self_change = self._controls.buffers.measure_change() if self._updates_itself else None
         subject.refresh_if_changed()
         self._hold_frozen()
@@ -671,8 +671,7 @@ class Supervisor:
         if probes.is_distributed():  # the step may have been judged on another rank, which learns of it at the next
             self._schedule.give_up(self.step)
         else:
-            self._schedule.is_clean = False
-            self._schedule.doubt(self.step)
+            self._schedule.pass_over(self.step)
         self._clip_only()
         try:
             self._controls.buffers.update()

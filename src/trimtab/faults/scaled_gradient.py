@@ -1,0 +1,28 @@
+"""Gradients far too long for a few steps."""
+
+from __future__ import annotations
+
+from trimtab.errors import InputError
+from trimtab.faults import Scene, fault
+
+
+@fault("scaled-gradient", "gradients", strength=300.0, duration=10)
+def scale_gradients(scene: Scene) -> None:
+    """Every gradient is multiplied by the same number; their direction and the loss stay what they are.
+
+    As it happens:
+        A loss summed instead of averaged, a loss scale that is not divided out, gradients added up over micro-batches
+        and never reset.
+    Strength:
+        What the gradients are multiplied by; 300 by default, for 10 steps, as in arXiv 2601.17483.
+
+    Raises:
+        InputError: if no parameter has a gradient.
+    """
+    gradients = [parameter.grad for parameter in scene.model.parameters() if parameter.grad is not None]
+    if not gradients:
+        raise InputError(
+            f"scaled-gradient found no gradient at step {scene.step}; call injector.gradients right after backward"
+        )
+    for gradient in gradients:
+        gradient.mul_(scene.strength)
