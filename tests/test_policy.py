@@ -111,7 +111,7 @@ def test_default_policy_tells(story: str, told: str) -> None:
         pytest.param(
             "broken good×9 broken good×9 broken",
             " ".join(["rollback+repair", *"-" * 9, "rollback+repair", *"-" * 9, "rollback+repair"]),
-            {"max_rollbacks": 2, "horizon": 20},
+            {"max_rollbacks": 2, "rollback_horizon": 20},
             id="budgets-count-within-the-horizon",
         ),
         pytest.param(
@@ -446,7 +446,8 @@ def from_table(**table: object) -> Callable[[], Policy]:
         pytest.param(
             from_table(memroy=3),
             "policy has no setting 'memroy'; it has detectors, memory, horizon, max_skips, max_rollbacks, "
-            "snapshot_every, probation, probe_every, probe_budget, cool_factor, cool_steps, freeze_steps, clip_value, tight_norm, rescale_factor",
+            "rollback_horizon, snapshot_every, probation, probe_every, probe_budget, cool_factor, cool_steps, "
+            "freeze_steps, clip_value, tight_norm, rescale_factor",
             id="unknown-number",
         ),
         pytest.param(

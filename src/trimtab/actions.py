@@ -121,7 +121,7 @@ def restore(decision: Decision, controls: Controls) -> tuple[str, int | None, st
     hindrance = ""
     if decision.verdict == "reload":
         begun = [each.since for each in decision.findings if each.since is not None]
-        step = controls.reload(min(begun, default=None))
+        step = controls.reload(min(begun) - 1 if begun else None)  # the update before it may have made it
         if step is not None:
             return "reload", step, ""
         hindrance = "not reloaded: there is no healthy checkpoint"

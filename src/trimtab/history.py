@@ -105,6 +105,7 @@ class History:
         self._steps = np.zeros(2 * capacity, dtype=np.int64)
         self._streaks = np.zeros(2 * capacity, dtype=np.int64)
         self._is_sample = np.zeros(2 * capacity, dtype=np.bool_)
+        self._was_accepted = np.zeros(2 * capacity, dtype=np.bool_)
         self._columns: dict[str, Column] = {}
         self._statistics: dict[tuple[str, int], Statistics] = {}
 
@@ -121,7 +122,7 @@ class History:
                 self._columns[metric] = self._new_column(value)
             self._columns[metric][row] = value
         self._steps[row] = measurement.step
-        self._is_sample[row] = False
+        self._is_sample[row] = self._was_accepted[row] = False
         self._streaks[row] = 0
         self._end = row + 1
         self.newest = measurement
@@ -134,7 +135,7 @@ class History:
             True if the level is re-based: so many rejected rows in a row are the samples now.
         """
         row = self._end - 1
-        self._is_sample[row] = accepted
+        self._is_sample[row] = self._was_accepted[row] = accepted
         self._statistics.clear()
         if accepted:
             return False
@@ -155,6 +156,7 @@ class History:
         """Leave out every row that measured a later state than that after a step, to which the run was set back."""
         kept = self.state_steps <= after_step
         self._is_sample[self._start : self._end] &= kept
+        self._was_accepted[self._start : self._end] &= kept
         self._statistics.clear()
 
     def has(self, metric: str) -> bool:
@@ -199,16 +201,13 @@ class History:
         kept = values[finite if values.ndim == 1 else finite.all(axis=1)]
         return kept[max(len(kept) - window, 0) :]
 
-    def samples_before(self, metric: str, row: int, window: int) -> Column:
-        """The newest finite samples of a scalar metric older than a row of `column`, oldest first; at most `window`."""
-        values = self.column(metric)[:row][self._is_sample[self._start : self._start + row]]
-        return values[np.isfinite(values)][-window:]
+    def accepted_rows(self, metric: str) -> NDArray[np.int64]:
+        """The rows of `column` that were accepted, and not abandoned since, with a finite value of a scalar metric.
 
-    def sample_rows(self, metric: str) -> NDArray[np.int64]:
-        """The rows of `column` that are samples and have a finite value of a scalar metric, oldest first."""
-        kept: NDArray[np.int64] = np.flatnonzero(
-            self._is_sample[self._start : self._end] & np.isfinite(self.column(metric))
-        )
+        Rejected rows are never among them, whatever became the level since.
+        """
+        accepted = self._was_accepted[self._start : self._end]
+        kept: NDArray[np.int64] = np.flatnonzero(accepted & np.isfinite(self.column(metric)))
         return kept
 
     def measured(self, metric: str, num: int) -> Column:
@@ -288,6 +287,7 @@ class History:
             "steps": self._steps[kept].copy(),
             "streaks": self._streaks[kept].copy(),
             "is_sample": self._is_sample[kept].copy(),
+            "was_accepted": self._was_accepted[kept].copy(),
             "columns": {metric: column[kept].copy() for metric, column in self._columns.items()},
         }
 
@@ -299,6 +299,7 @@ class History:
         self._steps = self._with_room(state["steps"])
         self._streaks = self._with_room(state["streaks"])
         self._is_sample = self._with_room(state["is_sample"])
+        self._was_accepted = self._with_room(state.get("was_accepted", state["is_sample"]))
         self._columns = {metric: self._with_room(kept) for metric, kept in state["columns"].items()}
         self._statistics.clear()
 
@@ -318,7 +319,7 @@ class History:
         return array
 
     def _compact(self) -> None:
-        for array in (self._steps, self._streaks, self._is_sample, *self._columns.values()):
+        for array in (self._steps, self._streaks, self._is_sample, self._was_accepted, *self._columns.values()):
             array[: self.capacity] = array[self.capacity :]
             array[self.capacity :] = _nothing(array)
         self._end = self.capacity

@@ -12,6 +12,9 @@ from trimtab.types import Breach
 
 METRIC = "batch_fingerprint"
 
+REPEATED = 2
+"""Where every batch of the window came this often, the data is that small."""
+
 
 @detector("batch-repeat", severity="medium", needs=METRIC)
 def find_batch_repeat(history: History, *, window: int = 50, times: int = 3) -> Iterator[Breach]:
@@ -38,7 +41,7 @@ def find_batch_repeat(history: History, *, window: int = 50, times: int = 3) -> 
     if before < times:
         return
     _, counts = np.unique(recent, return_counts=True)
-    if int(counts.max()) - int(counts.min()) <= 1:
+    if counts.min() >= REPEATED and counts.max() - counts.min() <= 1:
         return
     message = f"the batch of this step was there {before} times in the last {len(recent)} steps"
     yield Breach(metric=METRIC, value=float(before), limit=float(times), message=message)

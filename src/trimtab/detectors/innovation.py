@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from math import exp, isfinite, log
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trimtab.detectors import detector
-from trimtab.history import CAPACITY, Column, History, compute_statistics
+from trimtab.history import STATE_STEP, Column, History, compute_statistics
 from trimtab.types import Breach
 
 METRIC = "probe_loss"
@@ -52,9 +53,9 @@ def find_innovation(
         is always a breach.
     Stays silent:
         Until 4 measurements are accepted; until `warmup` are, only what is above `coarse` times the level is found.
-        Where a state that was restored, and so was accepted before, measures worse than then, it is the probe that has
-        changed, as growing targets and a change of task do: probe-shift says so, and what was accepted earlier counts
-        no more.
+        On a state that was accepted before, as a restored one was. Where it measures worse than then, it is the probe
+        that has changed, as growing targets and a change of task do: probe-shift says so, and what was accepted
+        earlier counts no more.
     Settings:
         sigmas: robust standard deviations over the level.
         tolerance: share of the level above it that is always accepted.
@@ -72,7 +73,7 @@ def find_innovation(
     if alpha > 0:
         yield from _judge_published(history, value, alpha, epsilon)
         return
-    if isfinite(value) and find_shift(history) is not None:
+    if isfinite(value) and find_known(history) is not None:
         return
     accepted = list_accepted(history)[-window:]
     if not isfinite(value):
@@ -90,28 +91,41 @@ def find_innovation(
 
 def list_accepted(history: History) -> Column:
     """The accepted measurements since the probe last changed, oldest first; the newest row is never among them."""
-    rows = history.sample_rows(METRIC)
-    values, states = history.column(METRIC)[rows], history.state_steps[rows]
-    for index in range(len(rows) - 1, 0, -1):
-        if states[index] == states[index - 1] and _is_worse(values[index], values[index - 1]):
-            return values[index:]
-    return values
+    rows = history.accepted_rows(METRIC)
+    values: Column = history.column(METRIC)
+    told = history.column(STATE_STEP) if history.has(STATE_STEP) else values * np.nan
+    for row in np.flatnonzero(np.isfinite(told) & np.isfinite(values))[::-1]:
+        before = _find_accepted(history, rows, int(row))
+        if before is not None and _is_worse(values[row], before):
+            rows = rows[rows >= row]
+            break
+    accepted: Column = values[rows]
+    return accepted
 
 
 def find_shift(history: History) -> tuple[float, float] | None:
     """What the newest row's state measured when it was accepted, and what it does now.
 
     Returns:
-        Both, if it was measured before, which is so after a rollback, and the probe has changed meanwhile; else None.
+        Both, if it was measured before, which is so after a rollback or a skip, and the probe has changed since; or
+        None.
     """
-    value = history.newest.values.get(METRIC)
-    if not isinstance(value, float):
+    before, now = find_known(history), history.newest.values.get(METRIC)
+    return (before, now) if before is not None and isinstance(now, float) and _is_worse(now, before) else None
+
+
+def find_known(history: History) -> float | None:
+    """What the newest row's state measured when it was accepted; None if it was not."""
+    if not isinstance(history.newest.values.get(METRIC), float):
         return None
-    rows = history.sample_rows(METRIC)
-    if not len(rows) or history.state_steps[rows[-1]] != history.state_steps[-1]:
-        return None
-    accepted = float(history.column(METRIC)[rows[-1]])
-    return (accepted, value) if _is_worse(value, accepted) else None
+    return _find_accepted(history, history.accepted_rows(METRIC), len(history) - 1)
+
+
+def _find_accepted(history: History, rows: NDArray[np.int64], row: int) -> float | None:
+    """What the state of a row measured in the newest of some rows before it that measured the same state."""
+    states = history.state_steps
+    same = rows[(rows < row) & (states[rows] == states[row])]
+    return float(history.column(METRIC)[same[-1]]) if len(same) else None
 
 
 def _is_worse(now: float, before: float) -> bool:
@@ -127,7 +141,7 @@ def _limit_above(accepted: Column, level: float, sigmas: float, tolerance: float
 
 def _judge_published(history: History, value: float, alpha: float, epsilon: float) -> Iterator[Breach]:
     """Algorithm 1 of arXiv 2601.17483: accepted if the innovation is at most epsilon."""
-    accepted = history.samples(METRIC, CAPACITY)
+    accepted = history.column(METRIC)[history.accepted_rows(METRIC)]
     if len(accepted) == 0 and isfinite(value):
         return
     weights = alpha * (1 - alpha) ** np.arange(len(accepted))[::-1]

@@ -43,7 +43,9 @@ def find_nonfinite(history: History, *, overflows: int = 4) -> Iterator[Breach]:
             groups = _nonfinite_groups(history, metric)
             worst = next(norm for norm in value if not isfinite(norm))
             message = _describe(metric, groups)
-            yield Breach(metric=metric, value=worst, limit=nan, groups=groups, message=message, in_state=True)
+            moved = history.newest.values.get("self_update_ratio", 0.0)  # in this forward pass: a skip puts it back
+            in_state = isinstance(moved, float) and isfinite(moved)
+            yield Breach(metric=metric, value=worst, limit=nan, groups=groups, message=message, in_state=in_state)
 
 
 def _is_another_matter(history: History, metric: str, overflows: int) -> bool:

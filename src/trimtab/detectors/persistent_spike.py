@@ -21,7 +21,7 @@ def find_persistent_spike(
     """The loss rose at one step and has not come down since.
 
     What it sees:
-        A loss above mean + `sigmas` standard deviations of the `window` accepted ones before it, `patience` steps ago,
+        A loss above mean + `sigmas` standard deviations of the `window` ones before it, `patience` steps ago,
         and none since that was below mean + `recovered` standard deviations. It is judged every 8th step, and found
         once.
     Why it matters:
@@ -33,7 +33,7 @@ def find_persistent_spike(
     Settings:
         sigmas: standard deviations over the mean that are a spike.
         recovered: standard deviations over the mean at which it is over.
-        window: accepted losses before the spike.
+        window: losses before the spike.
         patience: steps it has to come down.
     Default response:
         None; it is advisory. With the ladder ["reload+tighten", "halt"] the run goes back to the newest healthy
@@ -43,13 +43,15 @@ def find_persistent_spike(
         return
     losses = history.column("loss")
     for row in range(len(losses) - patience - JUDGED_EVERY, len(losses) - patience):
-        before = history.samples_before("loss", row, window) if row > 0 else losses[:0]
+        before = losses[max(row - window, 0) : max(row, 0)]
+        before = before[np.isfinite(before)]
         if len(before) < window // 4:
             continue
         mean, deviation = float(before.mean()), float(before.std())
         limit = mean + sigmas * deviation
         since = losses[row : row + patience + 1]
-        if not losses[row] <= limit and not (since <= mean + recovered * deviation).any():
+        begins = not losses[row] <= limit and bool(losses[row - 1] <= limit)
+        if begins and not (since <= mean + recovered * deviation).any():
             step = int(history.steps[row])
             message = (
                 f"the loss rose to {losses[row]:.4g} at step {step}, above {limit:.4g}, and has not come down in "

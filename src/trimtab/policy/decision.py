@@ -29,14 +29,19 @@ def decide(
     step: int,
     clock: Clock = "step",
     is_state_sound: bool = False,
+    is_batch_known: bool = False,
 ) -> Decision:
     """Answer the findings of one step.
 
     Each acting finding climbs its detector's ladder by one rung per step of the episode, the strongest verdict wins,
-    and adjustments stand beside it. The last rung before `halt` is held until the episode is over or a budget is
-    spent; then comes `halt`. Where a finding lies in the state itself, the rungs that only drop the update at hand
-    are left out. Where the probe has just said that the state is sound, the batch is to blame, and the update is
-    skipped in place of a rollback. On a review there is no update at hand, so such rungs are advisory there.
+    and adjustments stand beside it. If a rollback was followed by a clean step, the restored state was sound and an
+    update has hurt it again: then the ladder starts again, within its budgets. The last rung before `halt` is held
+    until the episode is over or a budget is spent; then comes `halt`.
+
+    Where a finding lies in the state itself, the rungs that only drop the update at hand are left out. Where the probe
+    has just said that the state is sound, or the batch was found bad before, from another state, the batch is to
+    blame, and the update is skipped in place of a rollback. On a review there is no update at hand, so such rungs are
+    advisory there.
 
     Args:
         findings: what was found at this step.
@@ -45,13 +50,15 @@ def decide(
         step: the step that is judged.
         clock: which clock ticked.
         is_state_sound: True if the probe has measured the state at this step, and found nothing.
+        is_batch_known: True if the batch was found bad before.
     """
     if not findings:
         return Decision(step, clock=clock)
-    past = [decision for decision in ledger if decision.clock == clock and decision.step > step - policy.horizon]
+    horizon = max(policy.horizon, policy.rollback_horizon)
+    past = [decision for decision in ledger if decision.clock == clock and decision.step > step - horizon]
     rungs = [(finding, _choose_rung(finding, past, policy, step)) for finding in findings]
     asked = [(each, rung) for each, rung in rungs if clock == "step" or _mends_state(rung)]
-    if is_state_sound:
+    if is_state_sound or is_batch_known:
         asked = [(each, rung if each.in_state else _hold_position(rung)) for each, rung in asked]
     verdicts = [(finding, response) for finding, rung in asked for response in rung if response.kind in VERDICTS]
     chosen = _choose_verdicts(verdicts)
@@ -108,11 +115,11 @@ def _choose_rung(finding: Finding, past: Sequence[Decision], policy: Policy, ste
         return any(_is_same_trouble(each, finding) for each in decision.findings)
 
     episode = _episode([each for each in past if each.doubts_state or is_same(each)], policy, step)
-    climbed = sum(map(is_same, episode))
+    climbed = sum(map(is_same, _since_mended(episode, step)))
     ends = "halt" in ladder[-1].split("+")
     held = len(ladder) - 2 if ends and len(ladder) > 1 else len(ladder) - 1
     rung = ladder[min(climbed, held)]
-    if ends and _is_spent(rung, past, policy):
+    if ends and _is_spent(rung, past, policy, step):
         rung = ladder[-1]
     return tuple(_respond(kind, finding, policy) for kind in rung.split("+"))
 
@@ -136,12 +143,20 @@ def _episode(past: Sequence[Decision], policy: Policy, step: int) -> list[Decisi
     return episode
 
 
-def _is_spent(rung: str, past: Iterable[Decision], policy: Policy) -> bool:
-    verdicts = [decision.verdict for decision in past]
+def _since_mended(episode: Sequence[Decision], step: int) -> Sequence[Decision]:
+    """The decisions of an episode, newest first, since the last rollback, if a clean step has followed it; or all."""
+    for index, decision in enumerate(episode):
+        if decision.verdict in RESTORING:
+            return episode[:index] if step - decision.step - 1 > index else episode
+    return episode
+
+
+def _is_spent(rung: str, past: Iterable[Decision], policy: Policy, step: int) -> bool:
+    skips = [each for each in past if each.verdict == "skip" and each.step > step - policy.horizon]
+    restored = [each for each in past if each.verdict in RESTORING and each.step > step - policy.rollback_horizon]
     kinds = rung.split("+")
-    num_restored = sum(verdicts.count(kind) for kind in RESTORING)
-    return ("skip" in kinds and verdicts.count("skip") >= policy.max_skips) or (
-        not set(RESTORING).isdisjoint(kinds) and num_restored >= policy.max_rollbacks
+    return ("skip" in kinds and len(skips) >= policy.max_skips) or (
+        not set(RESTORING).isdisjoint(kinds) and len(restored) >= policy.max_rollbacks
     )
 
 

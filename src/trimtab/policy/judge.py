@@ -54,6 +54,7 @@ class Judge:
             step=measurement.step,
             clock=measurement.clock,
             is_state_sound=is_sound(measurement, findings),
+            is_batch_known=bool(findings) and self._is_batch_known(measurement),
         )
 
     def would_proceed(self, measurement: Measurement) -> bool:
@@ -108,6 +109,17 @@ class Judge:
         self.steps.load_state_dict(state["history"])
         self.reviews.load_state_dict(state["reviews"])
         self.ledger = deque(map(parse_decision, state["ledger"]), maxlen=LEDGER_CAPACITY)
+
+    def _is_batch_known(self, measurement: Measurement) -> bool:
+        """True if a batch with the same fingerprint was found bad at an earlier step, and not the state with it."""
+        fingerprint = measurement.values.get("batch_fingerprint")
+        if not isinstance(fingerprint, float) or not math.isfinite(fingerprint):
+            return False
+        steps = set(self.steps.steps[self.steps.column("batch_fingerprint") == fingerprint].tolist())
+        return any(
+            each.step in steps and not each.proceed and not any(finding.in_state for finding in each.findings)
+            for each in self.ledger
+        )
 
     def _history_of(self, measurement: Measurement) -> History:
         return self.steps if measurement.clock == "step" else self.reviews

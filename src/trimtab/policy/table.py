@@ -81,13 +81,17 @@ class Policy:
     """Steps without an acting finding after which an episode is over and ladders start again."""
 
     horizon: int = 100
-    """Steps over which the budgets below are counted."""
+    """Steps over which skips are counted."""
 
     max_skips: int = 50
     """Skipped updates within `horizon`; one more halts, where the ladder ends in `halt`."""
 
     max_rollbacks: int = 3
-    """Rollbacks and reloads within `horizon`; one more halts, where the ladder ends in `halt`."""
+    """Rollbacks and reloads within `rollback_horizon`; one more halts, where the ladder ends in `halt`."""
+
+    rollback_horizon: int = 50
+    """Steps over which rollbacks are counted: a cause that comes back after each of them does so sooner, while faults
+    that have nothing to do with each other are mended one by one."""
 
     snapshot_every: int = 8
     """Steps between snapshots. With `probation` it bounds what a rollback loses: at most
@@ -130,8 +134,9 @@ class Policy:
             _validate_number("policy", each.name, value, each.default)
             if not value > 0:
                 raise PolicyError(f"policy: {each.name} is {value!r}; it has to be above 0")
-        if self.horizon > LEDGER_CAPACITY:
-            raise PolicyError(f"policy: horizon is {self.horizon}; it has to be at most {LEDGER_CAPACITY}")
+        for name in ("horizon", "rollback_horizon"):
+            if getattr(self, name) > LEDGER_CAPACITY:
+                raise PolicyError(f"policy: {name} is {getattr(self, name)}; it has to be at most {LEDGER_CAPACITY}")
         for name in ("cool_factor", "rescale_factor", "probe_budget"):
             if not getattr(self, name) <= 1:
                 raise PolicyError(f"policy: {name} is {getattr(self, name)!r}; it has to be at most 1")

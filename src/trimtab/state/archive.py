@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +48,7 @@ class Archive:
         self._every = every
         self._probation = probation
         self._newest = 0
-        self._steppers: list[Any] = []
+        self._schedule: tuple[int, dict[str, Any]] = (-1, {})
         self._held: Stamp | None = None
         self._num_clean = 0
 
@@ -85,7 +84,7 @@ class Archive:
     def note_update(self, step: int) -> None:
         """Keep, right after the update of a step, what the loop is about to step too, if a checkpoint is due."""
         if self.is_due(step):
-            self._steppers = copy.deepcopy(self._run.capture_steppers())
+            self._schedule = step, self._run.capture_schedule()
 
     def take(
         self,
@@ -102,7 +101,8 @@ class Archive:
             False if it was not taken, since one before is still being written; with `wait`, that is waited for.
         """
         self.hold()
-        state = self._run.capture() | {"supervisor": memory, "extra": extra, "steppers": self._steppers}
+        schedule = self._schedule[1] if self._schedule[0] == step else None
+        state = self._run.capture() | {"supervisor": memory, "extra": extra, "schedule": schedule}
         self._newest = step
         self._num_clean = 0
         self._held = (

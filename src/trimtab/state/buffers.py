@@ -114,12 +114,12 @@ class BufferCopies:
                 kept.copy = None
         self._copy_mutable()
 
-    @torch.no_grad()
     def copy_once(self) -> None:
-        """Copy the mutable buffers as a forward pass finds them, if it is the first since the last `update`."""
+        """Copy the mutable buffers as a training forward pass finds them, if it is the first since `update`."""
         if self._is_stale and torch.is_grad_enabled():
             self._is_stale = False
-            self._copy_mutable()
+            with torch.no_grad():
+                self._copy_mutable()
 
     def measure_change(self) -> float:
         """How far self-updating parameters are from their copies: the largest ‖Δw‖ / ‖w‖; 0 where there are none."""

@@ -6,7 +6,6 @@ import copy
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
@@ -23,7 +22,7 @@ of the memory. `parameters`: no optimizer state at all; after a rollback the opt
 
 Place: TypeAlias = Literal["host", "device", "disk"]
 """Where it is kept. `host`: in memory, pinned where the run is on a GPU. `device`: where the originals are. `disk`: in
-files that are mapped into memory and deleted with the process."""
+files that are mapped into memory; they have no name, so that nothing is left of them whatever ends the process."""
 
 
 class Partner(Protocol):
@@ -114,8 +113,6 @@ class LiveState:
         self._data = data
         self._form = form
         self._place = place
-        self._folder = tempfile.TemporaryDirectory(prefix="trimtab-") if place == "disk" else None
-        self._num_files = 0
 
     @torch.no_grad()
     def copy_into(self, snapshot: Snapshot) -> None:
@@ -162,7 +159,7 @@ class LiveState:
                 self._buffers.write(key[1], source)
         self._restore_optimizer_state(snapshot, live)
         for group, options in zip(self._optimizer.param_groups, snapshot.options, strict=True):
-            _restore_options(group, options)
+            restore_options(group, options)
         pairs = list(zip(self._partners, snapshot.partners, strict=True))
         if self._data is not None and snapshot.data is not None:
             pairs.append((self._data, snapshot.data[0]))
@@ -210,12 +207,8 @@ class LiveState:
 
     def _allocate(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """Room for the copy of a tensor."""
-        if self._folder is not None and tensor.numel():
-            self._num_files += 1
-            path = Path(self._folder.name) / f"{self._num_files}"
-            path.touch()
-            flat = torch.from_file(str(path), shared=True, size=tensor.numel(), dtype=dtype)
-            return flat.view(tensor.shape)
+        if self._place == "disk" and tensor.numel():
+            return _map_file(tensor.shape, dtype)
         if tensor.is_cuda and self._place == "host":
             return torch.empty_like(tensor, dtype=dtype, device="cpu", pin_memory=True)
         return torch.empty_like(tensor, dtype=dtype)
@@ -260,6 +253,12 @@ class LiveState:
                 self._optimizer.state[parameter][name] = made
 
 
+def _map_file(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """An uninitialized tensor in a file that is mapped into memory, and is gone when the process lets go of it."""
+    with tempfile.NamedTemporaryFile(prefix="trimtab-") as file:
+        return torch.from_file(file.name, shared=True, size=shape.numel(), dtype=dtype).view(shape)
+
+
 def capture(partner: Partner) -> Any:
     """A copy of a partner's state."""
     return copy.deepcopy(partner.state_dict())
@@ -277,7 +276,8 @@ def _copy_options(group: Mapping[str, Any]) -> dict[str, Any]:
     return {name: copy.deepcopy(value) for name, value in group.items() if name != "params"}
 
 
-def _restore_options(group: dict[str, Any], options: Mapping[str, Any]) -> None:
+def restore_options(group: dict[str, Any], options: Mapping[str, Any]) -> None:
+    """Set the options of an optimizer's parameter group back; those that were added since are deleted."""
     for name in [name for name in group if name != "params" and name not in options]:
         del group[name]
     for name, value in options.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.errors import CheckpointError
-from trimtab.state.live import Partner
+from trimtab.state.live import Partner, restore_options
 from trimtab.state.rng import capture_rng, restore_rng
 
 MOST_NAMED = 3
@@ -47,15 +48,24 @@ class RunState:
             "model_extra": {name: value for name, value in model.items() if name not in tensors},
             "hidden_buffers": {name: buffer for name, buffer in self._model.named_buffers() if name not in tensors},
             "optimizer": self._optimizer.state_dict(),
+            "optimizer_type": type(self._optimizer).__name__,
             "partners": [partner.state_dict() for partner in self._partners],
             "partner_types": [type(partner).__name__ for partner in self._partners],
             "data": None if self._data is None else self._data.state_dict(),
             "rng": capture_rng(),
         }
 
-    def capture_steppers(self) -> list[Any]:
-        """The states of the partners the loop steps after the update, such as a scheduler; None for the others."""
-        return [partner.state_dict() if hasattr(partner, "step") else None for partner in self._partners]
+    def capture_schedule(self) -> dict[str, Any]:
+        """What the loop is about to step, right after an update: schedulers, and the rates they have set."""
+        return copy.deepcopy(
+            {
+                "partners": [each.state_dict() if hasattr(each, "step") else None for each in self._partners],
+                "options": [
+                    {name: value for name, value in group.items() if name != "params"}
+                    for group in self._optimizer.param_groups
+                ],
+            }
+        )
 
     def require_fit(self, state: Mapping[str, Any]) -> None:
         """See that a state is one of this run.
@@ -77,6 +87,9 @@ class RunState:
                 raise CheckpointError(
                     f"it is of another model: {name} is {_tell(kept[name])} there and {_tell(value)} in this model"
                 )
+        name = type(self._optimizer).__name__
+        if name != state["optimizer_type"]:
+            raise CheckpointError(f"it is of another optimizer: {state['optimizer_type']}, this run has {name}")
         counts = [[len(group["params"]) for group in each["param_groups"]] for each in self._list_optimizers(state)]
         if counts[0] != counts[1]:
             raise CheckpointError(
@@ -97,9 +110,9 @@ class RunState:
 
         Args:
             state: what `capture` returned, read back from disk.
-            keeps_place: leave the data position and the random numbers as they are, and set the partners that the loop
-                steps to what they were before they were stepped, since the loop is about to do so: for a reload in
-                the middle of a run.
+            keeps_place: leave the data position and the random numbers as they are, and set schedulers and rates to
+                what they were before the loop stepped them, since it is about to do so: for a reload in the middle of
+                a step. Of a checkpoint that was taken at once they are what they were after it.
         """
         for name, value in self._model.state_dict().items():
             if isinstance(value, Tensor):
@@ -111,7 +124,11 @@ class RunState:
             if name in buffers and buffers[name].shape == value.shape:
                 buffers[name].copy_(value)
         restore_optimizer(self._optimizer, state["optimizer"])
-        before = state.get("steppers") or [None] * len(self._partners) if keeps_place else [None] * len(self._partners)
+        schedule = state["schedule"] if keeps_place else None
+        if schedule is not None:
+            for group, options in zip(self._optimizer.param_groups, schedule["options"], strict=True):
+                restore_options(group, options)
+        before = [None] * len(self._partners) if schedule is None else schedule["partners"]
         for partner, after, earlier in zip(self._partners, state["partners"], before, strict=True):
             partner.load_state_dict(after if earlier is None else earlier)
         if not keeps_place:
@@ -130,13 +147,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
         state: what its `state_dict()` returned.
     """
     for group, kept in zip(optimizer.param_groups, state["param_groups"], strict=True):
-        for name, value in kept.items():
-            if name == "params":
-                continue
-            if isinstance(value, Tensor) and isinstance(group.get(name), Tensor):
-                group[name].copy_(value)
-            else:
-                group[name] = value
+        restore_options(group, {name: value for name, value in kept.items() if name != "params"})
         for index, parameter in zip(kept["params"], group["params"], strict=True):
             values = state["state"].get(index)
             if values is None:

@@ -122,11 +122,12 @@ class SnapshotSchedule:
     def judge(self, record: Record) -> None:
         """Take a decision into account: a clean step counts for a candidate, a doubtful one gives it up."""
         decision = record.decision
-        if decision.doubts_state:
+        is_accepted = decision.clock == "step" and is_sound(record.measurement, decision.findings)
+        if is_accepted:
+            self._snapshots.accept(self._state_step)
+        if decision.doubts_state and not is_accepted:
             self.doubt(decision.step)
         elif decision.clock == "step":
-            if is_sound(record.measurement, decision.findings):
-                self._snapshots.accept(decision.step - 1)
             self._snapshots.confirm()
         if decision.clock == "step":
             self.is_clean = not decision.doubts_state

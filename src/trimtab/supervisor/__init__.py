@@ -443,7 +443,9 @@ class Supervisor:
         if not (now or self.is_checkpoint_due) or not self._archive.writes:
             return False
         is_taken = self._archive.take(self.step, self.state_dict(), extra or {}, score, wait=now)
-        return self._archive.write(self._find_sickness(), wait=True) if now else is_taken
+        if is_taken and (now or self._is_off):  # switched off, no check would judge it
+            return self._archive.write(self._find_sickness(), wait=now)
+        return is_taken
 
     def resume(self) -> Resumed | None:
         """Go on from the newest checkpoint of the run folder that is whole, healthy and of this run.

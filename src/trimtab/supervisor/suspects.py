@@ -24,7 +24,7 @@ class Suspects:
     def judge(self, record: Record) -> None:
         """Count the batch of a step whose update was left out for what was seen of the batch, and not of the state."""
         fingerprint = record.measurement.values.get("batch_fingerprint")
-        in_batch = any(not each.in_state for each in record.decision.findings)
+        in_batch = not any(each.in_state for each in record.decision.findings)
         if isinstance(fingerprint, float) and in_batch and not record.decision.proceed:
             self._counts[fingerprint] = self._counts.pop(fingerprint, 0) + 1
             while len(self._counts) > MOST:
