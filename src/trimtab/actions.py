@@ -81,8 +81,9 @@ def act(decision: Decision, controls: Controls, measurement: Measurement, note: 
     verdict, restored = decision.verdict, None
     if not decision.proceed:
         drop_gradients(controls)
-    if verdict in RESTORING:
-        verdict, restored, hindrance = restore(decision, controls)
+    if verdict in RESTORING or (verdict == "halt" and any(each.in_state for each in decision.findings)):
+        done, restored, hindrance = restore(decision, controls)
+        verdict = "halt" if verdict == "halt" else done
         note = "; ".join(filter(None, [hindrance, note]))
     changes: list[Change] = []
     if decision.proceed:
@@ -90,7 +91,7 @@ def act(decision: Decision, controls: Controls, measurement: Measurement, note: 
         changes += clip_gradients(decision, controls, grad_norm)
         if verdict == "clip" and not changes and isfinite(grad_norm):
             verdict, note = "proceed", "; ".join(filter(None, ["routine clipping sufficed", note]))
-    if verdict in ("skip", "halt"):
+    if verdict in ("skip", "halt") and restored is None:
         controls.buffers.put_back()
     if verdict in RESTORING:
         _clear_overflow(controls)
@@ -415,7 +416,7 @@ def _clear_overflow(controls: Controls) -> None:
 
 
 def _count_lost(verdict: str, restored: int | None, step: int) -> int:
-    if verdict in RESTORING and restored is not None:
+    if restored is not None:
         return step - restored
     return 1 if verdict in ("skip", "halt") else 0
 

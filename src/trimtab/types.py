@@ -138,6 +138,9 @@ class Decision:
     clock: Clock = "step"
     """Which clock ticked."""
 
+    is_state_sound: bool = False
+    """True if the probe has measured the state at hand, and it was judged, and nothing was found in it."""
+
     @property
     def proceed(self) -> bool:
         """True if the update at hand goes ahead: whole, clipped, or without some groups."""

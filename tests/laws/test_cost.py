@@ -198,7 +198,7 @@ def measure_memory(training: Training) -> dict[str, int]:
     training.decisions.clear()
     time.sleep(2 * FLUSH_SECONDS)  # until the journal has written what waits
     gc.collect()
-    tensors = [each for each in gc.get_objects() if type(each) in (Tensor, nn.Parameter)]
+    tensors = [each for each in gc.get_objects() if type(each) in (Tensor, nn.Parameter) and not each.is_sparse]
     held: dict[int, object] = {}
     found: list[object] = [training.supervisor]
     while found:

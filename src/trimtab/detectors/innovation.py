@@ -21,9 +21,13 @@ not set it, few enough that it follows a falling loss and one that rises for goo
 FIRST_SAMPLES = 4
 """Below this even the order of magnitude is unknown."""
 
-SAME = 1e-3
-"""How far two measurements of one state may lie apart, relative to the larger, and be the same: rounding, and
-statistics of normalization that the next batch has moved."""
+MARGIN = 1.25
+"""A measurement below 1.25 times the largest of the newest `warmup` accepted ones is never a breach: without this
+bound, a heavy-tailed probe is an alarm every time."""
+
+SHIFTED = 1.25
+"""A state that was accepted and measures more than this many times as much now is measured by another probe; less is
+noise, such as that of a function that draws its samples."""
 
 
 @detector("innovation", severity="high", needs=METRIC)
@@ -44,8 +48,9 @@ def find_innovation(
         The innovation, which is the probe's measurement minus what was expected. By default the level expected is the
         median of the newest 5 accepted measurements, and the limit the larger of `sigmas` robust standard deviations
         (on log scale, of the distances from the trend of the newest `window` ones) and `tolerance` of the level above
-        it, but at most `coarse` times the level. So a falling loss, a noisy probe and a plateau need no tuning, and no
-        accepted state is worse than that level by more than `coarse`. With `alpha`, it is Algorithm 1 of arXiv
+        it, but at most `coarse` times the level; and never less than 1.25 times the largest of the newest `warmup`.
+        So a falling loss, a noisy probe and a plateau need no tuning, and no accepted state is worse than the level,
+        or the worst accepted lately, by more than that. With `alpha`, it is Algorithm 1 of arXiv
         2601.17483 instead: what is expected is the exponentially weighted mean of the accepted measurements, and the
         limit is `epsilon` above it.
     Why it matters:
@@ -84,7 +89,9 @@ def find_innovation(
     level = float(np.median(accepted[-NEAR:]))
     limit = coarse_limit = level + (coarse - 1) * abs(level)
     if len(accepted) >= warmup:
+        largest = float(accepted[-warmup:].max())
         limit = min(_limit_above(accepted, level, sigmas, tolerance), coarse_limit)
+        limit = max(limit, largest + (MARGIN - 1) * abs(largest))
     if not value <= limit:
         yield _describe(value, limit, level)
 
@@ -101,6 +108,11 @@ def list_accepted(history: History) -> Column:
             break
     accepted: Column = values[rows]
     return accepted
+
+
+def can_judge(history: History) -> bool:
+    """True if the newest measurement can be judged: its state was accepted before, or enough others were."""
+    return find_known(history) is not None or len(list_accepted(history)) >= FIRST_SAMPLES
 
 
 def find_shift(history: History) -> tuple[float, float] | None:
@@ -129,7 +141,7 @@ def _find_accepted(history: History, rows: NDArray[np.int64], row: int) -> float
 
 
 def _is_worse(now: float, before: float) -> bool:
-    return bool(now - before > SAME * max(abs(now), abs(before)))
+    return bool(now - before > (SHIFTED - 1) * abs(before))
 
 
 def _limit_above(accepted: Column, level: float, sigmas: float, tolerance: float) -> float:

@@ -49,11 +49,11 @@ def decide(
         policy: the table.
         step: the step that is judged.
         clock: which clock ticked.
-        is_state_sound: True if the probe has measured the state at this step, and found nothing.
+        is_state_sound: True if the probe has measured the state at this step, and it was judged and found sound.
         is_batch_known: True if the batch was found bad before.
     """
     if not findings:
-        return Decision(step, clock=clock)
+        return Decision(step, clock=clock, is_state_sound=is_state_sound)
     horizon = max(policy.horizon, policy.rollback_horizon)
     past = [decision for decision in ledger if decision.clock == clock and decision.step > step - horizon]
     rungs = [(finding, _choose_rung(finding, past, policy, step)) for finding in findings]
@@ -65,7 +65,8 @@ def decide(
     adjustments = [response for _, rung in asked for response in rung if response.kind in ADJUSTMENTS]
     responses = tuple(dict.fromkeys([*chosen, *adjustments]))
     verdict = chosen[0].kind if chosen else "proceed"
-    return Decision(step, verdict, responses, tuple(findings), _explain(findings, responses), clock)
+    reason = _explain(findings, responses)
+    return Decision(step, verdict, responses, tuple(findings), reason, clock, is_state_sound)
 
 
 def _hold_position(rung: Sequence[Response]) -> tuple[Response, ...]:

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trimtab.detectors import detect
+from trimtab.detectors import detect, detectors
+from trimtab.detectors.innovation import METRIC, can_judge
 from trimtab.errors import InputError
 from trimtab.history import History
 from trimtab.journal import parse_decision, to_fields
@@ -33,6 +34,7 @@ class Judge:
     def __init__(self, policy: Policy, groups: Sequence[str] = ()) -> None:
         self.policy = policy
         self._settings = policy.settings
+        self._judges_probe = any(detectors[name].needs == METRIC for name in policy.plans)
         self.steps = History(groups)
         self.reviews = History()
         self.ledger: deque[Decision] = deque(maxlen=LEDGER_CAPACITY)
@@ -53,7 +55,7 @@ class Judge:
             self.policy,
             step=measurement.step,
             clock=measurement.clock,
-            is_state_sound=is_sound(measurement, findings),
+            is_state_sound=is_sound(measurement, findings) and self._judges_probe and can_judge(history),
             is_batch_known=bool(findings) and self._is_batch_known(measurement),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import nan
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -22,9 +23,11 @@ NUM_SAMPLES = 16
 """Samples of a held-out batch that are measured, as in arXiv 2601.17483."""
 
 
-@probe("probe_loss", size=lambda moment: 2 * int(moment.evaluate is not None))
+@probe("probe_loss", size=lambda moment: 3 * int(moment.evaluate is not None))
 def measure_probe_loss(moment: Moment) -> Reading:
     """`probe_loss`: the probe's measurement of the state at hand, in its own unit; `probe_seconds`: how long it took.
+
+    `probe_failed`: 1 where the measurement failed, on any rank; then the other two are absent.
 
     The model is in eval mode, but for BatchNorm, which takes its statistics from what is measured: its running
     ones lag behind the weights, and say more of the steps before than of the state. Everything a forward pass may
@@ -32,20 +35,35 @@ def measure_probe_loss(moment: Moment) -> Reading:
     """
     if moment.evaluate is None:
         return {}
-    began = perf_counter()
-    with keep_training(moment.subject.model):
-        begin_measuring(moment.subject.model)
-        value = float(moment.evaluate(moment.subject.model))
-    numbers = yield [value, perf_counter() - began]
+    began, value = perf_counter(), nan
+    try:
+        value = evaluate(moment.subject.model, moment.evaluate)
+    except Exception as error:
+        moment.probe_failure = error
+    numbers = yield [value, perf_counter() - began, float(moment.probe_failure is not None)]
+    if numbers[2] > 0:
+        return {"probe_failed": 1.0}
     return {"probe_loss": float(numbers[0]), "probe_seconds": float(numbers[1])}
 
 
-def begin_measuring(model: nn.Module) -> None:
-    """Put a model into eval mode, but for BatchNorm; not one that waits for other ranks, which may have failed."""
-    model.eval()
-    for module in model.modules():
-        if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
-            module.train()
+def evaluate(model: nn.Module, measure: Evaluate) -> float:
+    """Measure a state, and leave everything as it was.
+
+    BatchNorm takes the statistics of what is measured; not where that is a single number a channel, of which there are
+    none, nor where it is synchronized, and would wait for other ranks, which may have failed.
+    """
+    with keep_training(model):
+        model.eval()
+        for module in model.modules():
+            if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
+                module.train()
+        try:
+            return float(measure(model))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            model.eval()
+            return float(measure(model))
 
 
 def make_evaluate(given: Any, compute_loss: ComputeLoss | None) -> Evaluate | None:

@@ -141,6 +141,9 @@ class Moment:
     self_change: float | None = None
     """How far self-updating parameters have moved in this step's forward pass, ‖Δw‖ / ‖w‖; None without any."""
 
+    probe_failure: Exception | None = None
+    """What `evaluate` raised on this rank."""
+
     is_sampled: bool = False
     """True at the few steps at which what is dear is measured too, on every rank."""
 

@@ -49,6 +49,9 @@ class Snapshot:
     num_clean: int = 0
     """Steps without an acting finding since it was taken."""
 
+    is_first: bool = False
+    """True if it is of the state before the first update, when the loop had not stepped a scheduler yet."""
+
     is_accepted: bool = False
     """True if the probe has measured exactly this state, and nothing was found."""
 
@@ -169,6 +172,14 @@ class LiveState:
                 partner.load_state_dict(copy.deepcopy(state))
             except Exception as error:
                 report(error)
+
+    def restore_schedule(self, snapshot: Snapshot) -> None:
+        """Set what the loop has stepped since back once more: rates, and the partners with a `step` method."""
+        for group, options in zip(self._optimizer.param_groups, snapshot.options, strict=True):
+            restore_options(group, options)
+        for partner, state in zip(self._partners, snapshot.partners, strict=True):
+            if hasattr(partner, "step"):
+                partner.load_state_dict(copy.deepcopy(state))
 
     def _list_tensors(self, *, keeps_state: bool) -> Iterable[tuple[Any, Tensor]]:
         """Every tensor a snapshot holds, under a key that finds it again."""

@@ -82,8 +82,8 @@ class RunState:
             raise CheckpointError(
                 f"it is of another model: it lacks {_name(missing)} and has {_name(foreign)} that this model lacks"
             )
-        for name, value in live.items():
-            if value.shape != kept[name].shape or value.dtype != kept[name].dtype:
+        for name, value in self._model.named_parameters():
+            if name in kept and (value.shape != kept[name].shape or value.dtype != kept[name].dtype):
                 raise CheckpointError(
                     f"it is of another model: {name} is {_tell(kept[name])} there and {_tell(value)} in this model"
                 )
@@ -114,15 +114,15 @@ class RunState:
                 what they were before the loop stepped them, since it is about to do so: for a reload in the middle of
                 a step. Of a checkpoint that was taken at once they are what they were after it.
         """
+        buffers = dict(self._model.named_buffers())
         for name, value in self._model.state_dict().items():
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and name not in buffers:
                 value.copy_(state["model"][name])
         if state["model_extra"]:
             self._model.load_state_dict({**self._model.state_dict(), **state["model_extra"]})
-        buffers = dict(self._model.named_buffers())
-        for name, value in state["hidden_buffers"].items():
-            if name in buffers and buffers[name].shape == value.shape:
-                buffers[name].copy_(value)
+        for name, value in {**state["model"], **state["hidden_buffers"]}.items():
+            if name in buffers:
+                self._write_buffer(name, buffers[name], value)
         restore_optimizer(self._optimizer, state["optimizer"])
         schedule = state["schedule"] if keeps_place else None
         if schedule is not None:
@@ -135,6 +135,14 @@ class RunState:
             if self._data is not None and state["data"] is not None:
                 self._data.load_state_dict(state["data"])
             restore_rng(state["rng"])
+
+    def _write_buffer(self, name: str, live: Tensor, value: Tensor) -> None:
+        """Set a buffer, in place where it still has its shape."""
+        if live.shape == value.shape and live.dtype == value.dtype:
+            live.copy_(value)
+            return
+        owner, _, key = name.rpartition(".")
+        self._model.get_submodule(owner)._buffers[key] = value.to(live.device, copy=True)
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

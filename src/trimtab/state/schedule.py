@@ -27,6 +27,8 @@ LONGEST = 512
 class ProbeSchedule:
     """Measures the probe every so many steps while the run is calm, and at once where it is not.
 
+    A probe that has failed, on any rank, is not asked again.
+
     Args:
         every: steps between two measurements.
         budget: the share of the time of a calm run that the probe may take. Where it would take more, the steps between
@@ -40,14 +42,18 @@ class ProbeSchedule:
         self._memory = memory
         self._newest: int | None = None
         self._nervous_until = 0
+        self._has_failed = False
 
     def is_due(self, step: int) -> bool:
         """True if the probe is to be measured at the check of a step, before its update."""
+        if self._has_failed:
+            return False
         return step <= self._nervous_until or self._newest is None or step - self._newest >= self.every
 
     def judge(self, decision: Decision, history: History) -> None:
         """Take a step into account: what was measured, and whether it was calm."""
         values = history.newest.values
+        self._has_failed = self._has_failed or "probe_failed" in values
         if not decision.proceed:
             self._nervous_until = decision.step + self._memory
         if "probe_loss" in values:
@@ -56,7 +62,7 @@ class ProbeSchedule:
 
     def _stretch(self, history: History) -> None:
         """Choose the steps between two measurements by what they and steps take, in the median."""
-        if not history.has("step_seconds"):
+        if self._budget >= 1 or not history.has("step_seconds"):
             return
         probe, step = (float(np.nanmedian(history.column(metric))) for metric in ("probe_seconds", "step_seconds"))
         self.every = self._first
@@ -101,6 +107,7 @@ class SnapshotSchedule:
         if _mark(parameters) != self._marks:
             self._buffers.begin()
         snapshot = self._snapshots.take(step - 1)
+        snapshot.is_first = True
         self._snapshots.complete()
         snapshot.data = self._first_data
         snapshot.copies.update({("buffer", name): copy.clone() for name, copy in self._buffers.list_copies().items()})
@@ -113,7 +120,8 @@ class SnapshotSchedule:
             step: the step whose update was just made.
             is_probed: True if the probe is about to measure this state; then there is to be a snapshot of it.
         """
-        if self.is_clean and (is_probed or step - self._newest >= self._every):
+        is_measured = is_probed and self._snapshots.candidate is None  # one on probation is not given up for it
+        if self.is_clean and (is_measured or step - self._newest >= self._every):
             self._newest = step
             self._num_taken += 1
             self._buffers.rescan()
@@ -122,10 +130,9 @@ class SnapshotSchedule:
     def judge(self, record: Record) -> None:
         """Take a decision into account: a clean step counts for a candidate, a doubtful one gives it up."""
         decision = record.decision
-        is_accepted = decision.clock == "step" and is_sound(record.measurement, decision.findings)
-        if is_accepted:
+        if decision.clock == "step" and is_sound(record.measurement, decision.findings):
             self._snapshots.accept(self._state_step)
-        if decision.doubts_state and not is_accepted:
+        if decision.doubts_state and not decision.is_state_sound:
             self.doubt(decision.step)
         elif decision.clock == "step":
             self._snapshots.confirm()

@@ -25,6 +25,7 @@ class Snapshots:
         self.live = live
         self._probation = probation
         self._spares: list[Snapshot] = []
+        self._stepped: Snapshot | None = None
         self.proven: Snapshot | None = None
         self.accepted: Snapshot | None = None
         self.candidate: Snapshot | None = None
@@ -37,15 +38,21 @@ class Snapshots:
         """
         self.doubt()
         snapshot = self._spares.pop() if self._spares else Snapshot()
-        snapshot.step, snapshot.num_clean, snapshot.is_accepted = step, 0, False
+        snapshot.step, snapshot.num_clean, snapshot.is_accepted, snapshot.is_first = step, 0, False, False
         self.live.copy_into(snapshot)
         self.candidate = snapshot
         return snapshot
 
     def complete(self) -> None:
-        """Capture the partners that the loop was not through with when the candidate was taken."""
+        """Do at a check what the loop was not through with before: capture partners, and set a schedule back.
+
+        A rollback to the first snapshot, from before the loop stepped any scheduler, is stepped once too often.
+        """
         if self.candidate is not None:
             self.live.complete(self.candidate)
+        if self._stepped is not None:
+            self.live.restore_schedule(self._stepped)
+            self._stepped = None
 
     def find_reference(self, parameters: Sequence[Tensor], step: int) -> list[Tensor] | None:
         """The copies of parameters as they were after the update of a step, or None where there are none.
@@ -94,7 +101,7 @@ class Snapshots:
 
     def forget(self) -> None:
         """Give everything up, since the run was set to another state from outside."""
-        self.proven = self.accepted = self.candidate = None
+        self.proven = self.accepted = self.candidate = self._stepped = None
         self._spares = []
 
     def restore(self, report: Callable[[Exception], None], *, is_accepted: bool = False) -> int:
@@ -115,6 +122,7 @@ class Snapshots:
         if snapshot is None:
             raise SnapshotError("no snapshot is proven yet")
         self.live.restore(snapshot, report)
+        self._stepped = snapshot if snapshot.is_first else None
         if snapshot is not self.proven:
             newer, self.proven = self.proven, snapshot
             self._reuse(newer)

@@ -541,6 +541,8 @@ class Supervisor:
                 self._controls.snapshots.forget()
             self._schedule.is_new = was_new
             raise
+        if moment.probe_failure is not None:
+            self._tell_probe_failure(moment.probe_failure)
         try:
             decision = self._take(measurement, batch, moment.note)
         except Exception as error:
@@ -548,6 +550,14 @@ class Supervisor:
             raise
         self._look_ahead()
         return decision
+
+    def _tell_probe_failure(self, error: Exception) -> None:
+        if self._recorder.is_strict:
+            raise error
+        self._recorder.warn(
+            "probe-failed",
+            f"the probe raised {type(error).__name__}: {error}; it is not asked again, and the run goes on without it",
+        )
 
     def _look_ahead(self) -> None:
         """Keep what the next check needs to know of before its step; the decision of this one stands whatever fails."""
