@@ -254,4 +254,4 @@ def test_a_forked_worker_ends_as_it_would_have(number: str, expected: str) -> No
     done = subprocess.run(
         [sys.executable, "-c", CHILD, "forked", number], capture_output=True, text=True, check=False, timeout=20
     )
-    assert done.stdout.split()[-1] == expected, done.stderr
+    assert done.stdout.strip().endswith(expected), done.stderr  # both processes write, in whatever order

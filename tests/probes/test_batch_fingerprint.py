@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trimtab import Supervisor
 from trimtab.probes.batch_fingerprint import MOST_NUMBERS, _take_spaced, _weigh, take_fingerprint
-from trimtab.probes.batches import list_tensors
+from trimtab.probes.batches import list_arrays
 
 
 class Pair(NamedTuple):
@@ -30,7 +30,7 @@ def take(batch: Any) -> float:
 
 def weigh(batch: Any) -> float:
     """The fingerprint of a batch on a device, taken on the host."""
-    return float(_weigh([_take_spaced(each) for each in list_tensors(batch) if each.numel()]))
+    return float(_weigh([_take_spaced(each) for each in list_arrays(batch) if each.numel()]))
 
 
 BOTH = [pytest.param(take, id="host"), pytest.param(weigh, id="device")]
@@ -73,11 +73,11 @@ BATCHES: dict[str, Callable[[], Any]] = {
 def test_same_batch_has_the_same_number(name: str, fingerprint: Callable[[Any], float]) -> None:
     """Made twice, a batch of any kind has one finite number, which a float64 holds exactly; and it stays as it was."""
     batch = BATCHES[name]()
-    before = [each.clone() for each in list_tensors(batch)]
+    before = [each.clone() for each in list_arrays(batch)]
     numbers = {fingerprint(batch), fingerprint(BATCHES[name]())}
     assert len(numbers) == 1
     assert math.isfinite(numbers.pop())
-    for each, copy in zip(list_tensors(batch), before, strict=True):
+    for each, copy in zip(list_arrays(batch), before, strict=True):
         torch.testing.assert_close(each, copy, rtol=0, atol=0, equal_nan=True)
 
 

@@ -12,8 +12,13 @@ from torch import nn
 from trimtab.errors import CheckpointError, RunLockedError
 from trimtab.state.archive import Archive
 from trimtab.state.run import RunState
+from trimtab.types import Decision, Response
 
 EVERY, PROBATION = 10, 2
+
+CLEAN = Decision(1)
+
+SICK = Decision(1, "rollback", (Response("rollback"),), reason="a toy finding")
 
 
 class Toy:
@@ -62,11 +67,11 @@ def test_written_when_it_is_proven(tmp_path: Path) -> None:
     """A copy is written after `probation` clean steps, and holds what the state was when it was taken."""
     toy = Toy(tmp_path)
     assert toy.take(10)
-    toy.archive.judge("")
+    toy.archive.judge(CLEAN)
     assert toy.list() == {}
     with torch.no_grad():
         toy.model.weight.fill_(-1)
-    toy.archive.judge("")
+    toy.archive.judge(CLEAN)
     assert toy.list() == {10: (True, "")}
     assert toy.num_flushed >= 1
     loaded = toy.archive.load(lambda _: None)
@@ -79,9 +84,9 @@ def test_stamped_with_the_first_finding(tmp_path: Path) -> None:
     """A finding on probation is written with it at once, and it is never loaded."""
     toy = Toy(tmp_path)
     toy.take(10)
-    toy.archive.judge("")
-    toy.archive.judge("a toy finding")
-    toy.archive.judge("")
+    toy.archive.judge(CLEAN)
+    toy.archive.judge(SICK)
+    toy.archive.judge(CLEAN)
     assert toy.list() == {10: (False, "a toy finding")}
     assert toy.archive.load(lambda _: None) is None
     assert "a toy finding" in toy.reports[0]
@@ -90,7 +95,7 @@ def test_stamped_with_the_first_finding(tmp_path: Path) -> None:
 def test_findings_without_a_copy_are_nothing(tmp_path: Path) -> None:
     """What is found while none is held is no matter of a checkpoint's."""
     toy = Toy(tmp_path)
-    toy.archive.judge("a toy finding")
+    toy.archive.judge(SICK)
     assert toy.list() == {}
 
 
@@ -98,10 +103,10 @@ def test_newer_copy_replaces_one_that_is_held(tmp_path: Path) -> None:
     """One that is taken while another is on probation is judged from then on."""
     toy = Toy(tmp_path)
     toy.take(10)
-    toy.archive.judge("")
+    toy.archive.judge(CLEAN)
     toy.take(11, wait=True)
-    toy.archive.judge("")
-    toy.archive.judge("")
+    toy.archive.judge(CLEAN)
+    toy.archive.judge(CLEAN)
     assert toy.list() == {11: (True, "")}
 
 
@@ -111,7 +116,7 @@ def test_only_those_from_before_a_step(before: int | None, step: int | None, tmp
     toy = Toy(tmp_path, probation=1)
     for each in (10, 20, 30):
         toy.take(each)
-        toy.archive.judge("")
+        toy.archive.judge(CLEAN)
     toy.archive.checkpoints.wait()
     loaded = toy.archive.load(lambda _: None, before=before)
     assert (None if loaded is None else loaded.stamp.step) == step
@@ -122,7 +127,7 @@ def test_what_is_not_accepted_is_passed_over(tmp_path: Path) -> None:
     toy = Toy(tmp_path, probation=1)
     for each in (10, 20):
         toy.take(each)
-        toy.archive.judge("")
+        toy.archive.judge(CLEAN)
 
     def accept(state: Any) -> None:
         if state["supervisor"]["step"] == 20:
@@ -139,7 +144,7 @@ def test_resume_puts_later_ones_aside(tmp_path: Path) -> None:
     toy = Toy(tmp_path, probation=1)
     for each in (10, 20, 30):
         toy.take(each)
-        toy.archive.judge("")
+        toy.archive.judge(CLEAN)
     toy.archive.checkpoints.wait()
     loaded = toy.archive.load(lambda _: None, before=30)
     assert loaded is not None

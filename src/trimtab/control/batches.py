@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import InputError
-from trimtab.probes.batches import rebuild
+from trimtab.probes.batches import list_arrays, rebuild
 
 
 def count_samples(batch: Any) -> int | None:
     """The number of samples: the first dimension that all arrays of a batch share; None if they share none."""
-    sizes = {len(each) if each.ndim else None for each in _list_arrays(batch)}
+    sizes = {len(each) if each.ndim else None for each in list_arrays(batch)}
     return sizes.pop() if len(sizes) == 1 else None
 
 
@@ -66,31 +66,20 @@ def find_device(model: torch.nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-def _list_arrays(batch: Any) -> Iterator[Any]:
-    if isinstance(batch, (Tensor, np.ndarray)):
-        yield batch
-    elif isinstance(batch, Mapping):
-        for each in batch.values():
-            yield from _list_arrays(each)
-    elif isinstance(batch, (list, tuple)):
-        for each in batch:
-            yield from _list_arrays(each)
-
-
 def _take(value: Any, part: slice, num_samples: int) -> Any:
     if isinstance(value, (Tensor, np.ndarray)):
         return value[part]
     if isinstance(value, Mapping):
         return rebuild(value, {key: _take(each, part, num_samples) for key, each in value.items()})
     if isinstance(value, (list, tuple)):
-        if len(value) == num_samples and next(_list_arrays(value), None) is None:
+        if len(value) == num_samples and next(list_arrays(value), None) is None:
             return value[part]
         return rebuild(value, [_take(each, part, num_samples) for each in value])
     return value
 
 
 def _describe(batch: Any) -> str:
-    shapes = [tuple(each.shape) for each in _list_arrays(batch)]
+    shapes = [tuple(each.shape) for each in list_arrays(batch)]
     if not shapes:
         return f"there is no tensor in a {type(batch).__name__!r}; pass batches of tensors, or smaller ones"
     listed = ", ".join(map(str, dict.fromkeys(shapes)))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.detectors import detector
-from trimtab.history import History
+from trimtab.history import Column, History
 from trimtab.types import Breach
 
 METRIC = "batch_fingerprint"
@@ -40,8 +40,13 @@ def find_batch_repeat(history: History, *, window: int = 50, times: int = 3) -> 
     before = int((recent == fingerprint).sum())
     if before < times:
         return
-    _, counts = np.unique(recent, return_counts=True)
-    if counts.min() >= REPEATED and counts.max() - counts.min() <= 1:
+    if is_all_there_is(recent):
         return
     message = f"the batch of this step was there {before} times in the last {len(recent)} steps"
     yield Breach(metric=METRIC, value=float(before), limit=float(times), message=message)
+
+
+def is_all_there_is(fingerprints: Column) -> bool:
+    """True if a few batches come equally often, again and again: the data has no others."""
+    _, counts = np.unique(fingerprints, return_counts=True)
+    return bool(counts.size and counts.min() >= REPEATED and counts.max() - counts.min() <= 1)

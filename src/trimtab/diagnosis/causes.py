@@ -7,6 +7,7 @@ from math import isfinite
 
 import numpy as np
 
+from trimtab.detectors.batch_repeat import is_all_there_is
 from trimtab.history import History
 
 WINDOW = 100
@@ -58,6 +59,6 @@ def _judge_batch(history: History) -> Iterator[str]:
         return
     recent = history.column("batch_fingerprint")[:-1][-REPEAT_STEPS:]
     rows = np.flatnonzero(recent == fingerprint)
-    if rows.size:
+    if rows.size and not is_all_there_is(recent[np.isfinite(recent)]):
         step = int(history.steps[:-1][-len(recent) :][rows[-1]])
         yield f"cause: the loader, the batch is that of step {step} again"

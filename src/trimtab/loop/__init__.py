@@ -86,6 +86,7 @@ def fit(
         scheduler=scheduler,
         run=None if run is None else Path(run),
         goes_on=choose_to_go_on(run, resume),
+        insists=resume is True,
         clip_norm=clip_norm,
         scaler=scaler,
         policy=policy,

@@ -29,6 +29,7 @@ class Options:
     scheduler: Any
     run: Path | None
     goes_on: bool
+    insists: bool
     clip_norm: float | None
     scaler: GradScaler | None
     policy: Policy | None

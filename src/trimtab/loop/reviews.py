@@ -13,6 +13,7 @@ from trimtab.control.early_stopping import Progress, assess_progress
 from trimtab.control.memory import Clearing
 from trimtab.control.weights import BestWeights
 from trimtab.control.workers import Workers
+from trimtab.errors import TrimtabError
 from trimtab.loop.objective import Objective
 from trimtab.loop.result import Review
 from trimtab.loop.validation import validate
@@ -102,7 +103,10 @@ class Reviews:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in review.metrics.items())
         logger.info("epoch %d, step %d: %s", epoch, step, shown)
         if self._best is not None and self.best is review:
-            self._best.keep(self._model)
+            try:
+                self._best.keep(self._model)
+            except (OSError, TrimtabError) as error:
+                logger.warning("the weights of the best review cannot be kept (%s); the training goes on", error)
         supervisor.review(**metrics)
         return review
 

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from trimtab.control.batches import find_device
 from trimtab.control.publication import Facts, publish
 from trimtab.control.workers import Workers, end_orphans
-from trimtab.errors import Halted, InputError
+from trimtab.errors import Halted, InputError, TrimtabError
 from trimtab.loop.data import TrainingData, describe_data
 from trimtab.loop.objective import Loss, Objective
 from trimtab.loop.options import Options
@@ -121,6 +121,11 @@ class Training:
         if not self._model.training:
             self._model.train()
         if resumed is None:
+            if self._options.insists:
+                raise InputError(
+                    f"fit: resume is True, but no checkpoint in {str(self._folder)!r} can be gone on from, and the log "
+                    "says why; pass resume='auto' to begin anew"
+                )
             return
         if "fit" not in resumed.extra:
             raise InputError(
@@ -225,7 +230,11 @@ class Training:
         reviews = [each.to_dict() for each in self._reviews.made]
         data = describe_data(self._train_loader)
         facts = Facts(status, self._num_steps, self._data.epoch, data, held, reviews)
-        folder = publish(self._model, self._folder, facts)
+        try:
+            folder = publish(self._model, self._folder, facts)
+        except (OSError, TrimtabError) as error:
+            logger.warning("the model cannot be exported (%s); the training goes on", error)
+            return
         self._tell("published", folder=str(folder))
         logger.info("the model is exported to %r", str(folder))
 
@@ -255,6 +264,9 @@ class Training:
         return True
 
     def _save(self, *, now: bool = False, score: float | None = None) -> None:
+        newest = self._reviews.made[-1] if self._reviews.made else None
+        if score is None and newest is not None and newest.step == self._num_steps:
+            score = newest.score
         if self._folder is not None and (now or self._supervisor.is_checkpoint_due):
             self._supervisor.checkpoint({"fit": self._state_dict()}, now=now, score=score)
 

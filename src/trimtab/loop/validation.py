@@ -18,6 +18,7 @@ from trimtab.errors import InputError
 from trimtab.loop.data import count_batches, find_generators
 from trimtab.loop.objective import Loss, Objective
 from trimtab.probes.rerun import keep_training
+from trimtab.state.rng import capture_rng, restore_rng
 
 DEFAULT_BATCH_SIZE = 32
 """Samples of a validation batch where neither the validation data nor the training loader says."""
@@ -78,9 +79,13 @@ def take_probe(loader: Iterable[Any]) -> Any:
     """The first batch of the validation data, for the supervisor; None of data that can be iterated over only once."""
     if isinstance(loader, Iterator):
         return None
-    with torch.random.fork_rng(), _keep_generators(loader):
-        torch.manual_seed(0)  # a loader that shuffles gives the same batch when the run goes on
-        return next(iter(loader), None)
+    now = capture_rng()
+    try:
+        with _keep_generators(loader):
+            torch.manual_seed(0)  # a loader that shuffles gives the same batch when the run goes on
+            return next(iter(loader), None)
+    finally:
+        restore_rng(now)
 
 
 def _compute(model: nn.Module, objective: Objective, batch: Any) -> Loss:

@@ -17,6 +17,9 @@ from trimtab.types import (
     Response,
 )
 
+LONG, MORE = 20, 4
+"""In so many times as many steps, so many times as many rollbacks are allowed."""
+
 STATE_VERDICTS = VERDICTS[VERDICTS.index("rollback") :]
 """The verdicts that mend a state; dropping the update at hand does not."""
 
@@ -54,7 +57,7 @@ def decide(
     """
     if not findings:
         return Decision(step, clock=clock, is_state_sound=is_state_sound)
-    horizon = max(policy.horizon, policy.rollback_horizon)
+    horizon = max(policy.horizon, LONG * policy.rollback_horizon)
     past = [decision for decision in ledger if decision.clock == clock and decision.step > step - horizon]
     rungs = [(finding, _choose_rung(finding, past, policy, step)) for finding in findings]
     asked = [(each, rung) for each, rung in rungs if clock == "step" or _mends_state(rung)]
@@ -152,12 +155,18 @@ def _since_mended(episode: Sequence[Decision], step: int) -> Sequence[Decision]:
     return episode
 
 
-def _is_spent(rung: str, past: Iterable[Decision], policy: Policy, step: int) -> bool:
-    skips = [each for each in past if each.verdict == "skip" and each.step > step - policy.horizon]
-    restored = [each for each in past if each.verdict in RESTORING and each.step > step - policy.rollback_horizon]
-    kinds = rung.split("+")
-    return ("skip" in kinds and len(skips) >= policy.max_skips) or (
-        not set(RESTORING).isdisjoint(kinds) and len(restored) >= policy.max_rollbacks
+def _is_spent(rung: str, past: Sequence[Decision], policy: Policy, step: int) -> bool:
+    def count(verdicts: Sequence[str], num_steps: int) -> int:
+        return sum(each.verdict in verdicts and each.step > step - num_steps for each in past)
+
+    kinds, long = rung.split("+"), LONG * policy.rollback_horizon
+    if "skip" in kinds and count(["skip"], policy.horizon) >= policy.max_skips:
+        return True
+    if "reload" in kinds and count(["reload"], long) >= policy.max_rollbacks:
+        return True
+    return not set(RESTORING).isdisjoint(kinds) and (
+        count(RESTORING, policy.rollback_horizon) >= policy.max_rollbacks
+        or count(RESTORING, long) >= MORE * policy.max_rollbacks
     )
 
 

@@ -91,7 +91,8 @@ class Policy:
 
     rollback_horizon: int = 50
     """Steps over which rollbacks are counted: a cause that comes back after each of them does so sooner, while faults
-    that have nothing to do with each other are mended one by one."""
+    that have nothing to do with each other are mended one by one. In twenty times as many steps there may be four
+    times as many, and no more reloads than `max_rollbacks`: that ends what comes back at longer intervals."""
 
     snapshot_every: int = 8
     """Steps between snapshots. With `probation` it bounds what a rollback loses: at most
@@ -102,7 +103,7 @@ class Policy:
 
     probe_every: int = 8
     """Steps between two measurements of the probe while the run is calm; after a skip or a rollback it is measured at
-    the next step."""
+    each of the next `memory` steps, whatever it costs."""
 
     probe_budget: float = 0.01
     """The share of the run's time the probe may take while the run is calm. Where it would take more, the steps between

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from math import nan
+from math import isfinite, nan
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trimtab.probes import Numbers, Reading, probe
-from trimtab.probes.batches import list_tensors
+from trimtab.probes.batches import list_arrays
 from trimtab.probes.subject import Moment
 
 MOST_NUMBERS = 1024
 """Numbers of each tensor that are looked at: 8 kilobytes at most, whatever the batch."""
+
+PLAIN = (torch.float32, torch.float64, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+"""Dtypes that NumPy has, among others."""
 
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """The integers as wide as a number of so many bytes."""
@@ -23,11 +27,15 @@ INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @probe("batch_fingerprint", size=lambda moment: int(moment.batch is not None))
 def measure_batch_fingerprint(moment: Moment) -> Reading:
-    """`batch_fingerprint`: a number that is the same for the same batch; measured where `check` is given the batch."""
+    """`batch_fingerprint`: a number that is the same for the same batch; measured where `check` is given the batch.
+
+    Absent for a batch in which there is nothing that it could be taken of.
+    """
     if moment.batch is None:
         return {}
     numbers = yield take_fingerprint(moment.batch)
-    return {"batch_fingerprint": float(numbers[0])}
+    fingerprint = float(numbers[0])
+    return {"batch_fingerprint": fingerprint} if isfinite(fingerprint) else {}
 
 
 def take_fingerprint(batch: Any) -> Numbers:
@@ -38,18 +46,35 @@ def take_fingerprint(batch: Any) -> Numbers:
     Batches that differ only in what lies between are taken for the same.
 
     Returns:
-        One number, on the device of the batch where that is not the host; NaN for a batch without tensors.
+        One number, on the device of the batch where that is not the host; NaN for a batch without dense tensors or
+        arrays.
     """
-    tensors = [each for each in list_tensors(batch) if each.numel()]
-    if not tensors:
+    arrays = [each for each in list_arrays(batch) if _can_read(each)]
+    if not arrays:
         return [nan]
-    if any(each.device.type != "cpu" for each in tensors):
-        return _weigh([_take_spaced(each) for each in tensors])
+    far = [each for each in arrays if isinstance(each, Tensor) and each.device.type != "cpu"]
+    if far:
+        return _weigh([_take_spaced(each) for each in far])
     digest = blake2b(digest_size=6)
-    for each in tensors:
-        numbers = (each.view(torch.int16) if each.dtype == torch.bfloat16 else each).numpy(force=True).reshape(-1)
+    for each in arrays:
+        numbers = (_to_array(each) if isinstance(each, Tensor) else each).reshape(-1)
         digest.update(numbers[:: -(-len(numbers) // MOST_NUMBERS)].tobytes())
     return [float(int.from_bytes(digest.digest()))]
+
+
+def _can_read(array: Any) -> bool:
+    if isinstance(array, Tensor):
+        return array.layout is torch.strided and not array.is_nested and not array.is_meta and array.numel() > 0
+    return bool(array.dtype.kind in "biufc" and array.size > 0)
+
+
+def _to_array(tensor: Tensor) -> NDArray[Any]:
+    """The same bits in a dtype that NumPy has."""
+    if tensor.is_complex() or tensor.dtype == torch.bool or tensor.dtype in PLAIN:
+        array: NDArray[Any] = tensor.numpy(force=True)
+        return array
+    bits: NDArray[Any] = tensor.detach().contiguous().view(INTEGERS[tensor.element_size()]).numpy()
+    return bits
 
 
 def _take_spaced(tensor: Tensor) -> Tensor:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor
+
+from trimtab.errors import InputError
 
 
 def map_tensors(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
@@ -31,21 +34,27 @@ def rebuild(like: Any, parts: Any) -> Any:
     return type(like)(*parts) if hasattr(like, "_fields") else type(like)(parts)
 
 
-def list_tensors(batch: Any) -> list[Tensor]:
-    """The tensors of a batch, in their order."""
-    found: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    map_tensors(batch, note)
-    return found
+def list_arrays(batch: Any) -> Iterator[Any]:
+    """The tensors and NumPy arrays of a batch, in their order."""
+    if isinstance(batch, (Tensor, np.ndarray)):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for each in batch.values():
+            yield from list_arrays(each)
+    elif isinstance(batch, (list, tuple)):
+        for each in batch:
+            yield from list_arrays(each)
 
 
 def take_samples(batch: Any, num: int) -> Any:
-    """Copies of the first samples of a batch: of every tensor that has as many rows as the first one with rows has."""
-    rows = next((each.shape[0] for each in list_tensors(batch) if each.ndim), 0)
+    """Copies of the first samples of a batch: of every tensor that has as many rows as the first one with rows has.
+
+    Raises:
+        InputError: if the batch has no sample.
+    """
+    rows = next((each.shape[0] for each in list_arrays(batch) if each.ndim), 0)
+    if not rows:
+        raise InputError("supervisor: probe is a batch without samples; pass some that are not trained on")
 
     def cut(tensor: Tensor) -> Tensor:
         has_rows = tensor.ndim > 0 and tensor.shape[0] == rows

@@ -52,6 +52,8 @@ def evaluate(model: nn.Module, measure: Evaluate) -> float:
     BatchNorm takes the statistics of what is measured; not where that is a single number a channel, of which there are
     none, nor where it is synchronized, and would wait for other ranks, which may have failed.
     """
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        model = model.module  # whose forward pass waits for no other rank, of which one may have failed
     with keep_training(model):
         model.eval()
         for module in model.modules():

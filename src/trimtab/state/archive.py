@@ -9,8 +9,10 @@ from typing import Any
 
 from trimtab.state.checkpoint import Loaded, Stamp
 from trimtab.state.checkpoints import Checkpoints
+from trimtab.state.encoding import encode_state
 from trimtab.state.lock import RunLock
 from trimtab.state.run import RunState
+from trimtab.types import RESTORING, Decision
 
 
 class Archive:
@@ -41,6 +43,7 @@ class Archive:
         writes: bool,
     ) -> None:
         self.folder = folder
+        self._report = report
         self.writes = writes
         self._lock = RunLock(folder)
         self.checkpoints = Checkpoints(folder / "checkpoints", report=report, prepare=flush)
@@ -51,6 +54,7 @@ class Archive:
         self._schedule: tuple[int, dict[str, Any]] = (-1, {})
         self._held: Stamp | None = None
         self._num_clean = 0
+        self._is_used = self._is_closed = self._was_checked = False
 
     def hold(self) -> None:
         """Take the lock of the run folder, if it is not taken yet and this process writes.
@@ -78,13 +82,29 @@ class Archive:
         self._held = None
 
     def is_due(self, step: int) -> bool:
-        """True if a multiple of `every` steps was passed since the last checkpoint."""
-        return step // self._every > self._newest // self._every
+        """True if a multiple of `every` steps was passed since the last checkpoint, and none is on probation."""
+        self._is_used = True
+        return self._held is None and step // self._every > self._newest // self._every
 
     def note_update(self, step: int) -> None:
         """Keep, right after the update of a step, what the loop is about to step too, if a checkpoint is due."""
-        if self.is_due(step):
+        if self.writes and self._is_used and self.is_due(step):
             self._schedule = step, self._run.capture_schedule()
+
+    @property
+    def was_checked(self) -> bool:
+        """True if it is known that the state of the run can be kept."""
+        return self._was_checked
+
+    def require_room(self, extra: Mapping[str, Any]) -> None:
+        """See once that the state of the run is one a checkpoint can hold; no tensor is copied.
+
+        Raises:
+            InputError: if it holds what a checkpoint cannot.
+        """
+        if not self._was_checked:
+            encode_state(self._run.capture() | {"extra": extra})
+            self._was_checked = True
 
     def take(
         self,
@@ -100,6 +120,8 @@ class Archive:
         Returns:
             False if it was not taken, since one before is still being written; with `wait`, that is waited for.
         """
+        if self._is_closed:
+            return False
         self.hold()
         schedule = self._schedule[1] if self._schedule[0] == step else None
         state = self._run.capture() | {"supervisor": memory, "extra": extra, "schedule": schedule}
@@ -110,13 +132,19 @@ class Archive:
         )
         return self._held is not None
 
-    def judge(self, finding: str) -> None:
-        """Take a judged step into account, with what was found and acted on; writes what is decided by it."""
+    def judge(self, decision: Decision) -> None:
+        """Take a decision into account; writes the copy that is held if that is proven by it, or found sick.
+
+        A skip says nothing of the state: its batch may be to blame.
+        """
         if self._held is None:
             return
-        self._num_clean += 1
-        if finding or self._num_clean >= self._probation:
-            self.write(finding)
+        if decision.verdict in RESTORING or any(each.in_state for each in decision.findings):
+            self.write(decision.reason)
+        elif decision.clock == "step" and not decision.doubts_state:
+            self._num_clean += 1
+            if self._num_clean >= self._probation:
+                self.write()
 
     def write(self, finding: str = "", *, wait: bool = False) -> bool:
         """Write the copy that is held, if there is one, now."""
@@ -140,16 +168,21 @@ class Archive:
 
         return self.checkpoints.load_newest(require_fit, before=before)
 
+    def abandon(self, after_step: int) -> None:
+        """Put the checkpoints of later steps aside, since the run goes on from an earlier one."""
+        if self.writes:
+            self.checkpoints.abandon(after_step)
+
     def resume(self, loaded: Loaded) -> None:
         """Set the run to a checkpoint, which it goes on from; the process that writes puts later ones aside."""
-        self._run.restore(loaded.state)
-        if self.writes:
-            self.checkpoints.abandon(loaded.stamp.step)
+        self._run.restore(loaded.state, self._report)
+        self.abandon(loaded.stamp.step)
         self.begin(loaded.stamp.step)
 
     def reload(self, loaded: Loaded, step: int) -> None:
         """Set the run to a checkpoint in the middle of a step; data, random numbers and the step count go on."""
-        self._run.restore(loaded.state, keeps_place=True)
+        self._run.restore(loaded.state, self._report, keeps_place=True)
+        self.abandon(loaded.stamp.step)
         self.begin(step)
 
     @contextmanager
@@ -162,6 +195,7 @@ class Archive:
         if self._held is not None:
             self.write(find_sickness())
         self.checkpoints.close()
+        self._is_closed = True
         try:
             yield
         finally:

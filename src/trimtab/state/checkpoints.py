@@ -37,7 +37,7 @@ LEFTOVER = re.compile(r"\.step-\d+(\.old)?\.partial")
 """What a killed write or removal leaves behind."""
 
 ABANDONED = "abandoned"
-"""The folder of checkpoints that a run did not go on from, but from an older one."""
+"""What the folders of checkpoints are called that a run did not go on from, but from an older one."""
 
 logger = logging.getLogger("trimtab")
 
@@ -183,17 +183,22 @@ class Checkpoints:
     def abandon(self, after_step: int) -> None:
         """Put those of later steps aside, since the run goes on from an earlier one.
 
-        They keep their names in a folder of their own, where nothing loads or counts them; those that were put there
-        before are removed.
+        They keep their names in folders of their own, where nothing loads or counts them; the newest two such folders
+        are kept.
         """
+        self.wait()
         newer = [path for path, _ in self._scan() if int(path.name.split("-")[1].split(".")[0]) > after_step]
-        aside = self.folder / ABANDONED
+        if not newer:
+            return
         try:
-            if newer and aside.exists():
-                shutil.rmtree(aside)
+            before = sorted(self.folder.glob(f"{ABANDONED}-*"), key=lambda path: int(path.name.split("-")[1]))
+            number = 1 + (int(before[-1].name.split("-")[1]) if before else 0)
+            aside = self.folder / f"{ABANDONED}-{number}"
+            aside.mkdir()
             for path in newer:
-                aside.mkdir(exist_ok=True)
                 path.rename(aside / path.name)
+            for path in before[:-1]:
+                shutil.rmtree(path)
         except OSError as error:
             self._report(f"checkpoint: those after step {after_step} cannot be put aside ({name_cause(error)})")
 

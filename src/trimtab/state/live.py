@@ -73,6 +73,9 @@ class Snapshot:
     partners: list[Any] = field(default_factory=list)
     """The states of the partners, in their order; None for one that is not captured yet."""
 
+    is_stepped: bool = True
+    """True if the loop steps a scheduler after each update, and not once an epoch: after most snapshots it has."""
+
     data: tuple[Any, dict[str, Any]] | None = None
     """The data position and the random number generators, rewound together or not at all."""
 
@@ -116,6 +119,7 @@ class LiveState:
         self._data = data
         self._form = form
         self._place = place
+        self._num_completed = self._num_stepped = 0
 
     @torch.no_grad()
     def copy_into(self, snapshot: Snapshot) -> None:
@@ -127,11 +131,16 @@ class LiveState:
             for parameter, state in (self._optimizer.state.items() if keeps_state else ())
         }
         snapshot.options = [_copy_options(group) for group in self._optimizer.param_groups]
-        snapshot.partners = [capture(each) if hasattr(each, "step") else None for each in self._partners]
+        snapshot.partners = [capture(each) if is_scheduler(each) else None for each in self._partners]
         snapshot.data = self.capture_data()
+        snapshot.is_stepped = True
 
     def complete(self, snapshot: Snapshot) -> None:
-        """Capture the partners that the loop was not through with when the snapshot was taken."""
+        """Capture the partners that the loop was not through with, and see whether it has stepped a scheduler."""
+        if not snapshot.is_first:
+            self._num_completed += 1
+            self._num_stepped += self._has_stepped(snapshot)
+            snapshot.is_stepped = 2 * self._num_stepped > self._num_completed
         if any(state is None for state in snapshot.partners):
             pairs = zip(self._partners, snapshot.partners, strict=True)
             snapshot.partners = [capture(each) if state is None else state for each, state in pairs]
@@ -161,9 +170,12 @@ class LiveState:
             if key[0] == "buffer":
                 self._buffers.write(key[1], source)
         self._restore_optimizer_state(snapshot, live)
-        for group, options in zip(self._optimizer.param_groups, snapshot.options, strict=True):
-            restore_options(group, options)
         pairs = list(zip(self._partners, snapshot.partners, strict=True))
+        if not snapshot.is_stepped and self._has_stepped(snapshot):  # an epoch has ended since, and is not to end again
+            pairs = [(partner, state) for partner, state in pairs if not is_scheduler(partner)]
+        else:
+            for group, options in zip(self._optimizer.param_groups, snapshot.options, strict=True):
+                restore_options(group, options)
         if self._data is not None and snapshot.data is not None:
             pairs.append((self._data, snapshot.data[0]))
             restore_rng(snapshot.data[1])
@@ -173,12 +185,24 @@ class LiveState:
             except Exception as error:
                 report(error)
 
+    def _has_stepped(self, snapshot: Snapshot) -> bool:
+        """True if a scheduler has another state by now, or one that cannot be compared."""
+        schedulers = [
+            (partner, state)
+            for partner, state in zip(self._partners, snapshot.partners, strict=True)
+            if is_scheduler(partner)
+        ]
+        try:
+            return not schedulers or any(bool(partner.state_dict() != state) for partner, state in schedulers)
+        except (TypeError, ValueError, RuntimeError):
+            return True
+
     def restore_schedule(self, snapshot: Snapshot) -> None:
         """Set what the loop has stepped since back once more: rates, and the partners with a `step` method."""
         for group, options in zip(self._optimizer.param_groups, snapshot.options, strict=True):
             restore_options(group, options)
         for partner, state in zip(self._partners, snapshot.partners, strict=True):
-            if hasattr(partner, "step"):
+            if is_scheduler(partner):
                 partner.load_state_dict(copy.deepcopy(state))
 
     def _list_tensors(self, *, keeps_state: bool) -> Iterable[tuple[Any, Tensor]]:
@@ -203,7 +227,7 @@ class LiveState:
 
     def _choose_dtype(self, key: Any, tensor: Tensor) -> torch.dtype:
         """The dtype of a tensor's copy; a moment has the shape of its parameter."""
-        is_moment = key[0] == "state" and tensor.shape == key[1].shape and tensor.dtype == torch.float32
+        is_moment = key[0] == "state" and tensor.shape == key[1].shape != () and tensor.dtype == torch.float32
         return torch.bfloat16 if self._form == "bfloat16-moments" and is_moment else tensor.dtype
 
     def _make_room(self, snapshot: Snapshot, live: Mapping[Any, Tensor], dtypes: Sequence[torch.dtype]) -> None:
@@ -262,6 +286,11 @@ class LiveState:
                 _, parameter, name = key
                 made = source.to(snapshot.devices[key], snapshot.dtypes[key], copy=True)
                 self._optimizer.state[parameter][name] = made
+
+
+def is_scheduler(partner: Partner) -> bool:
+    """True for what the loop steps after the optimizer, whatever was decided: it has a method `step`."""
+    return callable(getattr(partner, "step", None))
 
 
 def _map_file(shape: torch.Size, dtype: torch.dtype) -> Tensor:

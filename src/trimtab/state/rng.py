@@ -25,5 +25,5 @@ def restore_rng(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    for index, kept in enumerate(state["cuda"][: torch.cuda.device_count()]):  # elsewhere there may be fewer
+        torch.cuda.set_rng_state(kept, index)

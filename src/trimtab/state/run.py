@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trimtab.errors import CheckpointError
-from trimtab.state.live import Partner, restore_options
+from trimtab.state.live import Partner, is_scheduler, restore_options
 from trimtab.state.rng import capture_rng, restore_rng
 
 MOST_NAMED = 3
@@ -49,6 +49,7 @@ class RunState:
             "hidden_buffers": {name: buffer for name, buffer in self._model.named_buffers() if name not in tensors},
             "optimizer": self._optimizer.state_dict(),
             "optimizer_type": type(self._optimizer).__name__,
+            "optimized": self._name_optimized(),
             "partners": [partner.state_dict() for partner in self._partners],
             "partner_types": [type(partner).__name__ for partner in self._partners],
             "data": None if self._data is None else self._data.state_dict(),
@@ -59,7 +60,7 @@ class RunState:
         """What the loop is about to step, right after an update: schedulers, and the rates they have set."""
         return copy.deepcopy(
             {
-                "partners": [each.state_dict() if hasattr(each, "step") else None for each in self._partners],
+                "partners": [each.state_dict() if is_scheduler(each) else None for each in self._partners],
                 "options": [
                     {name: value for name, value in group.items() if name != "params"}
                     for group in self._optimizer.param_groups
@@ -90,10 +91,11 @@ class RunState:
         name = type(self._optimizer).__name__
         if name != state["optimizer_type"]:
             raise CheckpointError(f"it is of another optimizer: {state['optimizer_type']}, this run has {name}")
-        counts = [[len(group["params"]) for group in each["param_groups"]] for each in self._list_optimizers(state)]
-        if counts[0] != counts[1]:
+        if self._name_optimized() != state["optimized"]:
+            counts = [[len(group) for group in groups] for groups in (state["optimized"], self._name_optimized())]
             raise CheckpointError(
-                f"it is of another optimizer: its parameter groups hold {counts[1]} parameters, this one's {counts[0]}"
+                "it is of another optimizer: its parameter groups hold other parameters, or in another order "
+                f"({counts[0]} there, {counts[1]} in this run)"
             )
         names = [type(partner).__name__ for partner in self._partners]
         if names != state["partner_types"]:
@@ -101,25 +103,31 @@ class RunState:
                 f"it was taken with the partners {_name(state['partner_types'])}, this run has {_name(names)}"
             )
 
-    def _list_optimizers(self, state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        return [{"param_groups": self._optimizer.param_groups}, state["optimizer"]]
+    def _name_optimized(self) -> list[list[str]]:
+        """The names of the parameters in each of the optimizer's groups."""
+        names = {id(parameter): name for name, parameter in self._model.named_parameters()}
+        groups = self._optimizer.param_groups
+        return [[names.get(id(each), f"{tuple(each.shape)}") for each in group["params"]] for group in groups]
 
     @torch.no_grad()
-    def restore(self, state: Mapping[str, Any], *, keeps_place: bool = False) -> None:
+    def restore(self, state: Mapping[str, Any], report: Callable[[str], None], *, keeps_place: bool = False) -> None:
         """Take a state over, in place; `require_fit` has to have been called.
 
         Args:
             state: what `capture` returned, read back from disk.
+            report: told in a sentence of a partner that refuses its state; all else is restored all the same.
             keeps_place: leave the data position and the random numbers as they are, and set schedulers and rates to
                 what they were before the loop stepped them, since it is about to do so: for a reload in the middle of
                 a step. Of a checkpoint that was taken at once they are what they were after it.
         """
-        buffers = dict(self._model.named_buffers())
-        for name, value in self._model.state_dict().items():
-            if isinstance(value, Tensor) and name not in buffers:
-                value.copy_(state["model"][name])
-        if state["model_extra"]:
-            self._model.load_state_dict({**self._model.state_dict(), **state["model_extra"]})
+        buffers = dict(self._model.named_buffers(remove_duplicate=False))
+        parameters = dict(self._model.named_parameters(remove_duplicate=False))
+        for name, value in state["model"].items():
+            if name in parameters:
+                parameters[name].copy_(value)
+        others = {name: value for name, value in state["model"].items() if name not in {**parameters, **buffers}}
+        if others or state["model_extra"]:  # what a model adds to its state, or calls by other names
+            self._model.load_state_dict({**self._model.state_dict(), **others, **state["model_extra"]})
         for name, value in {**state["model"], **state["hidden_buffers"]}.items():
             if name in buffers:
                 self._write_buffer(name, buffers[name], value)
@@ -129,11 +137,18 @@ class RunState:
             for group, options in zip(self._optimizer.param_groups, schedule["options"], strict=True):
                 restore_options(group, options)
         before = [None] * len(self._partners) if schedule is None else schedule["partners"]
-        for partner, after, earlier in zip(self._partners, state["partners"], before, strict=True):
-            partner.load_state_dict(after if earlier is None else earlier)
+        pairs = [
+            (partner, after if earlier is None else earlier)
+            for partner, after, earlier in zip(self._partners, state["partners"], before, strict=True)
+        ]
+        if self._data is not None and state["data"] is not None and not keeps_place:
+            pairs.append((self._data, state["data"]))
+        for partner, kept in pairs:
+            try:
+                partner.load_state_dict(kept)
+            except Exception as error:
+                report(f"checkpoint: {type(partner).__name__} does not take its state back: {error}")
         if not keeps_place:
-            if self._data is not None and state["data"] is not None:
-                self._data.load_state_dict(state["data"])
             restore_rng(state["rng"])
 
     def _write_buffer(self, name: str, live: Tensor, value: Tensor) -> None:

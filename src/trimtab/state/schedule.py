@@ -41,8 +41,13 @@ class ProbeSchedule:
         self._budget = budget
         self._memory = memory
         self._newest: int | None = None
-        self._nervous_until = 0
         self._has_failed = False
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin anew: the run begins, or was set to another state."""
+        self._newest = None
+        self._nervous_until = 0
 
     def is_due(self, step: int) -> bool:
         """True if the probe is to be measured at the check of a step, before its update."""

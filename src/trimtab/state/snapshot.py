@@ -25,6 +25,7 @@ class Snapshots:
         self.live = live
         self._probation = probation
         self._spares: list[Snapshot] = []
+        self._is_complete = False
         self._stepped: Snapshot | None = None
         self.proven: Snapshot | None = None
         self.accepted: Snapshot | None = None
@@ -40,6 +41,7 @@ class Snapshots:
         snapshot = self._spares.pop() if self._spares else Snapshot()
         snapshot.step, snapshot.num_clean, snapshot.is_accepted, snapshot.is_first = step, 0, False, False
         self.live.copy_into(snapshot)
+        self._is_complete = False
         self.candidate = snapshot
         return snapshot
 
@@ -48,8 +50,9 @@ class Snapshots:
 
         A rollback to the first snapshot, from before the loop stepped any scheduler, is stepped once too often.
         """
-        if self.candidate is not None:
+        if self.candidate is not None and not self._is_complete:
             self.live.complete(self.candidate)
+            self._is_complete = True
         if self._stepped is not None:
             self.live.restore_schedule(self._stepped)
             self._stepped = None

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ from trimtab.state.schedule import ProbeSchedule, SnapshotSchedule
 from trimtab.state.snapshot import Snapshots
 from trimtab.supervisor.examination import Examination
 from trimtab.supervisor.suspects import Suspects
-from trimtab.types import Decision, Measurement, Record
+from trimtab.types import RESTORING, Decision, Measurement, Record
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -138,6 +138,14 @@ class Supervisor:
         self._is_off = mode == "off"
         self.policy = Policy.default() if policy is None else policy
         _validate(self.policy, clip_norm, log_every, partners, scaler, compute_loss)
+        for name, chosen, known in (
+            ("snapshot_form", snapshot_form, get_args(Form)),
+            ("snapshot_place", snapshot_place, get_args(Place)),
+        ):
+            if chosen not in known:
+                raise InputError(f"supervisor: {name} is {chosen!r}; it has to be one of {', '.join(known)}")
+        if not isinstance(checkpoint_every, int) or checkpoint_every < 1:
+            raise InputError(f"supervisor: checkpoint_every is {checkpoint_every!r}; it has to be above 0")
         self.step = 0
         self._recorder = Recorder(
             lambda: self.step,
@@ -397,15 +405,21 @@ class Supervisor:
         return self._conclude(decision)
 
     def admits(self, batch: Any) -> bool:
-        """False for a batch that was found bad twice, and is better left out.
+        """False for a batch that was found bad twice, and is better left out; the next time it is tried again.
 
             if not supervisor.admits(batch):
                 continue
 
-        A batch is known again by a fingerprint, if `check` is given the batches. In a distributed run every batch is
-        admitted, since ranks must not part.
+        A batch is known again by a fingerprint, if `check` is given the batches; one that passes is forgotten. In a
+        distributed run every batch is admitted, since ranks must not part.
         """
-        if self._is_off or probes.is_distributed() or self._suspects.admits(batch):
+        if self._is_off or probes.is_distributed():
+            return True
+        try:
+            if self._suspects.admits(batch):
+                return True
+        except Exception as error:
+            self._recorder.survive(error)
             return True
         self._recorder.tell_event("left-out", reason="the batch was found bad before, and more than once")
         return False
@@ -425,7 +439,8 @@ class Supervisor:
 
         That is model, optimizer, partners, scaler, random numbers, data position and what the supervisor remembers.
         The step waits for a copy in memory alone; it is written in the background once the steps after it have shown
-        that the state is sound. Whatever fails is reported, and the training goes on.
+        that the state is sound. What the disk or a partner refuses is reported, and the training goes on. Not in a
+        distributed run.
 
         Args:
             extra: what else to keep: mappings, lists, tensors, numbers and text.
@@ -436,13 +451,22 @@ class Supervisor:
             True if one was taken; with `now`, if it is on disk.
 
         Raises:
-            InputError: if there is no run folder, or the state holds what a checkpoint cannot.
+            InputError: at the first call, if there is no run folder, the run is a distributed one, or its state holds
+                what a checkpoint cannot.
         """
         if self._archive is None:
             raise InputError("checkpoint: there is no run folder to write to; pass run= to the Supervisor")
-        if not (now or self.is_checkpoint_due) or not self._archive.writes:
+        _refuse_ranks("checkpoint")
+        if not (now or self.is_checkpoint_due):
+            self._archive.require_room(extra or {})
             return False
-        is_taken = self._archive.take(self.step, self.state_dict(), extra or {}, score, wait=now)
+        try:
+            is_taken = self._archive.take(self.step, self.state_dict(), extra or {}, score, wait=now)
+        except Exception as error:
+            if self._recorder.is_strict or not self._archive.was_checked:
+                raise
+            self._recorder.warn("checkpoint", f"checkpoint: step {self.step} is not saved: {error}")
+            return False
         if is_taken and (now or self._is_off):  # switched off, no check would judge it
             return self._archive.write(self._find_sickness(), wait=now)
         return is_taken
@@ -461,9 +485,11 @@ class Supervisor:
         """
         if self._archive is None:
             raise InputError("resume: there is no run folder to read; pass run= and resume=True to the Supervisor")
+        _refuse_ranks("resume")
         self._archive.hold()
         loaded = self._archive.load(lambda state: self._judge.require_fit(state["supervisor"]))
         if loaded is None:
+            self._archive.abandon(-1)
             return None
         self._archive.resume(loaded)
         self.load_state_dict(loaded.state["supervisor"])
@@ -551,6 +577,14 @@ class Supervisor:
         self._look_ahead()
         return decision
 
+    def _measure_state(self, model: nn.Module) -> Tensor | float:
+        """The probe's measurement, self-updating parameters set back too."""
+        assert self._evaluate is not None
+        if not self._updates_itself:
+            return self._evaluate(model)
+        with self._controls.buffers.keep_live():
+            return self._evaluate(model)
+
     def _tell_probe_failure(self, error: Exception) -> None:
         if self._recorder.is_strict:
             raise error
@@ -578,7 +612,7 @@ class Supervisor:
             moment.frozen = self.frozen
         moment.watches = self._close_watches()
         moment.is_ratio_due = self._schedule.is_ratio_due(self.step)
-        moment.evaluate = self._evaluate if self._probing.is_due(self.step) else None
+        moment.evaluate = self._measure_state if self._evaluate and self._probing.is_due(self.step) else None
         moment.state_step = self._schedule.find_state_step(self.step)
         moment.self_change = self._controls.buffers.measure_change() if self._updates_itself else None
         subject.refresh_if_changed()
@@ -592,6 +626,8 @@ class Supervisor:
     def _take(self, measurement: Measurement, batch: Any = None, note: str = "") -> Decision:
         """From a measurement to a record: the second half of the picture, one line per arrow."""
         decision = self._judge.judge(measurement)
+        if decision.clock == "step":
+            self._probing.judge(decision, self.history)  # before anything can fail on one rank alone
         if decision.findings:
             is_first = all(self.step - each.step > self.policy.memory for each in self.ledger if each.responses)
             told = self._examination.examine(decision, measurement, self.history, batch, is_first=is_first)
@@ -606,11 +642,10 @@ class Supervisor:
             self._recorder.tell_event("re-based")
         self._schedule.judge(record)
         if decision.clock == "step":
-            self._probing.judge(decision, self.history)
             self._suspects.judge(record)
             self._controls.buffers.update()
-        if decision.clock == "step" and self._archive is not None:
-            self._archive.judge(decision.reason if decision.doubts_state else "")
+        if self._archive is not None:
+            self._archive.judge(decision)
         self._recorder.tell(record)
         if decision.clock == "step" and probes.is_sampled(self.step) and self.step > probes.SAMPLE_EVERY:
             self._recorder.tell_event("health", groups=[to_fields(each) for each in self.health().groups])
@@ -627,12 +662,17 @@ class Supervisor:
         return loaded.stamp.step
 
     def _find_sickness(self) -> str:
-        """Why the state at hand is not to be gone on from; empty if nothing speaks against it."""
-        recent = [each for each in self.ledger if self.step - each.step < self.policy.probation and each.doubts_state]
-        if recent:
-            return recent[-1].reason
-        norms = self._subject.measure_weights()
-        return "" if math.isfinite(norms) else "weights are not finite"
+        """Why the state at hand is not to be gone on from; empty if nothing speaks against it.
+
+        A skipped or clipped update does not: it never reached the weights, or only what was left of it.
+        """
+        if not math.isfinite(self._subject.measure_weights()):
+            return "weights are not finite"
+        newest = self.ledger[-1] if self.ledger else None
+        is_hurt = newest is not None and any(each.in_state for each in newest.findings)
+        if newest is None or newest.step != self.step or not is_hurt or newest.verdict in RESTORING:
+            return ""
+        return newest.reason
 
     def _before_forward(self, *_: Any) -> None:
         """Copy what changes outside the optimizer, as it is when the first forward pass of a step begins."""
@@ -693,6 +733,7 @@ class Supervisor:
     def _begin_anew(self) -> None:
         """Trust the state as it is from here on: it was loaded, or the run begins with it."""
         self._unshared = None
+        self._probing.begin()
         self._schedule.begin(self.step, self._subject.parameters)
         self._examination.look_ahead()
 
@@ -738,6 +779,14 @@ class Supervisor:
             self._unshared = error if probes.is_distributed() else None
             self._recorder.survive(error)
         self._stopwatch.stop()
+
+
+def _refuse_ranks(who: str) -> None:
+    if probes.is_distributed():
+        raise InputError(
+            f"{who}: checkpoints of a distributed run are not kept yet, since each rank has random numbers and data of "
+            "its own; put supervisor.state_dict() into checkpoints of your own"
+        )
 
 
 def _validate(

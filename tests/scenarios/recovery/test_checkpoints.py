@@ -209,13 +209,13 @@ def spoil_targets_at(step: int) -> Event:
     [
         pytest.param(spoil_weight_after(20), False, id="poisoned-weights-in-it"),
         pytest.param(spoil_weight_after(21), False, id="poisoned-within-probation"),
-        pytest.param(spoil_targets_at(21), False, id="finding-within-probation"),
+        pytest.param(spoil_targets_at(21), True, id="skip-within-probation"),
         pytest.param(spoil_weight_after(22), True, id="poisoned-after-probation"),
         pytest.param(spoil_targets_at(20), True, id="skipped-before-it"),
     ],
 )
 def test_stamp_says_whether_the_state_is_sound(fault: Event, healthy: bool, tmp_path: Path) -> None:
-    """A checkpoint with a finding at it or within probation is stamped unhealthy, and never resumed."""
+    """A checkpoint whose state is found bad within probation is stamped unhealthy, and never resumed."""
     training = make_training("adamw", fault)
     training.supervise(run=tmp_path / "run", checkpoint_every=EVERY)
     take_steps(training, 24)
@@ -331,7 +331,7 @@ def test_later_checkpoints_are_put_aside(tmp_path: Path) -> None:
     training, step = resume_at(tmp_path / "run", "adamw")
     assert step == 20
     assert list_stamps(tmp_path / "run") == {10: True, 20: True}
-    assert (tmp_path / "run" / "checkpoints" / "abandoned" / "step-000030").is_dir()
+    assert (tmp_path / "run" / "checkpoints" / "abandoned-1" / "step-000030").is_dir()
     take_steps(training, 33)
     end(training)
     assert list_stamps(tmp_path / "run") == {10: True, 20: True, 30: True}

@@ -205,8 +205,8 @@ def test_without_a_checkpoint_it_becomes_a_rollback(has_folder: bool, tmp_path: 
         assert action.note == "not reloaded: there is no healthy checkpoint"
 
 
-def test_sick_checkpoints_are_passed_over(tmp_path: Path) -> None:
-    """A checkpoint stamped unhealthy is not reloaded; the next older one is."""
+def test_bad_batch_within_probation_does_not_stamp_a_checkpoint(tmp_path: Path) -> None:
+    """A skip says nothing of the state before it: the checkpoint is proven by the clean steps after it."""
     training = make_spiked(tmp_path / "run")
 
     def spoil(training: Training, _: int, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -216,7 +216,7 @@ def test_sick_checkpoints_are_passed_over(tmp_path: Path) -> None:
     run_to(training, FOUND)
     assert training.verdicts[100] == "skip"
     assert training.verdicts[-1] == "reload"
-    assert read_action(training, tmp_path / "run", FOUND).restored_step == 50
+    assert read_action(training, tmp_path / "run", FOUND).restored_step == 100
 
 
 def test_spike_that_comes_back_after_the_reload_halts(tmp_path: Path) -> None:
