@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ from trimtab.state.schedule import ProbeSchedule, SnapshotSchedule
 from trimtab.state.snapshot import Snapshots
 from trimtab.supervisor.examination import Examination
 from trimtab.supervisor.suspects import Suspects
+from trimtab.supervisor.validation import refuse_ranks, validate, validate_choices
 from trimtab.types import RESTORING, Decision, Measurement, Record
 
 if TYPE_CHECKING:
@@ -137,15 +138,8 @@ class Supervisor:
             )
         self._is_off = mode == "off"
         self.policy = Policy.default() if policy is None else policy
-        _validate(self.policy, clip_norm, log_every, partners, scaler, compute_loss)
-        for name, chosen, known in (
-            ("snapshot_form", snapshot_form, get_args(Form)),
-            ("snapshot_place", snapshot_place, get_args(Place)),
-        ):
-            if chosen not in known:
-                raise InputError(f"supervisor: {name} is {chosen!r}; it has to be one of {', '.join(known)}")
-        if not isinstance(checkpoint_every, int) or checkpoint_every < 1:
-            raise InputError(f"supervisor: checkpoint_every is {checkpoint_every!r}; it has to be above 0")
+        validate(self.policy, clip_norm, partners, scaler, compute_loss)
+        validate_choices(snapshot_form, snapshot_place, checkpoint_every, log_every)
         self.step = 0
         self._recorder = Recorder(
             lambda: self.step,
@@ -456,7 +450,7 @@ class Supervisor:
         """
         if self._archive is None:
             raise InputError("checkpoint: there is no run folder to write to; pass run= to the Supervisor")
-        _refuse_ranks("checkpoint")
+        refuse_ranks("checkpoint")
         if not (now or self.is_checkpoint_due):
             self._archive.require_room(extra or {})
             return False
@@ -485,7 +479,7 @@ class Supervisor:
         """
         if self._archive is None:
             raise InputError("resume: there is no run folder to read; pass run= and resume=True to the Supervisor")
-        _refuse_ranks("resume")
+        refuse_ranks("resume")
         self._archive.hold()
         loaded = self._archive.load(lambda state: self._judge.require_fit(state["supervisor"]))
         if loaded is None:
@@ -779,35 +773,3 @@ class Supervisor:
             self._unshared = error if probes.is_distributed() else None
             self._recorder.survive(error)
         self._stopwatch.stop()
-
-
-def _refuse_ranks(who: str) -> None:
-    if probes.is_distributed():
-        raise InputError(
-            f"{who}: checkpoints of a distributed run are not kept yet, since each rank has random numbers and data of "
-            "its own; put supervisor.state_dict() into checkpoints of your own"
-        )
-
-
-def _validate(
-    policy: Policy,
-    clip_norm: float | None,
-    log_every: int,
-    partners: tuple[Partner | None, ...],
-    scaler: object,
-    compute_loss: object,
-) -> None:
-    if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
-        raise InputError(f"supervisor: scaler is a {type(scaler).__name__!r}; it has to be a torch.amp.GradScaler")
-    if compute_loss is not None and not callable(compute_loss):
-        raise InputError(
-            f"supervisor: compute_loss is {compute_loss!r}; it has to be a function compute_loss(model, batch)"
-        )
-    if not isinstance(policy, Policy):
-        raise InputError(f"supervisor: policy is {policy!r}; it has to be a Policy, such as Policy.from_toml(path)")
-    if clip_norm is not None and (not isinstance(clip_norm, (int, float)) or not clip_norm > 0):
-        raise InputError(f"supervisor: clip_norm is {clip_norm!r}; it has to be above 0, or None for no clipping")
-    if not isinstance(log_every, int) or log_every < 1:
-        raise InputError(f"supervisor: log_every is {log_every!r}; it has to be above 0")
-    if any(isinstance(partner, torch.amp.GradScaler) for partner in partners):
-        raise InputError("supervisor: a GradScaler was given as a partner; pass it as scaler=")
