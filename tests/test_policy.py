@@ -452,7 +452,7 @@ def from_table(**table: object) -> Callable[[], Policy]:
         ),
         pytest.param(
             from_entry({"sigma": 3}),
-            "loss-spike has no setting 'sigma'; it has coarse, sigmas, warmup, window",
+            "loss-spike has no setting 'sigma'; it has coarse, plain, sigmas, warmup, window",
             id="unknown-setting",
         ),
         pytest.param(

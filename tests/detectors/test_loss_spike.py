@@ -121,6 +121,23 @@ def test_stays_silent_without_a_loss(values: dict[str, float]) -> None:
         history.close(accepted=True)
 
 
+@pytest.mark.parametrize(
+    ("last", "is_found"),
+    [
+        pytest.param(1.0 + 2.9 * 0.1, False, id="below"),
+        pytest.param(1.0 + 3.1 * 0.1, True, id="above"),
+    ],
+)
+def test_plain_form_counts_standard_deviations(last: float, is_found: bool) -> None:
+    """With `plain`, a spike is a loss above the mean by so many standard deviations of the window."""
+    history = History()
+    for step, loss in enumerate([*[0.9, 1.1] * 50, last], 1):
+        history.append(Measurement(step, {"loss": loss}))
+        found = detect(history, {"loss-spike": {"plain": 3.0}})
+        history.close(accepted=True)
+    assert bool(found) == is_found
+
+
 def test_finding_says_what_was_seen_and_against_what() -> None:
     """A finding carries value, limit, expected level, severity and step, and one sentence."""
     assert watch([*ONES, 2.0]) == [

@@ -246,7 +246,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "another-loader": (
         {"loader": make_loader(batch_size=22)},
         InputError,
-        "the checkpoint is 4 batches into epoch 1, but train_loader gives only 2; pass the loader of the run",
+        "the run was trained on other data, which was: ",
     ),
 }
 

@@ -27,14 +27,21 @@ be 60 times its first."""
 
 @detector("loss-spike", severity="high")
 def find_loss_spike(
-    history: History, *, sigmas: float = 8.0, window: int = 100, warmup: int = 16, coarse: float = 10.0
+    history: History,
+    *,
+    sigmas: float = 8.0,
+    window: int = 100,
+    warmup: int = 16,
+    coarse: float = 10.0,
+    plain: float = 0.0,
 ) -> Iterator[Breach]:
     """The loss of one step is far above its recent level.
 
     What it sees:
         A loss above the largest of: `sigmas` robust standard deviations over the median of the newest `window`
         samples (on log scale where the loss is never negative), 1.5 times that median, and 1.25 times the largest of
-        these samples. Rejected steps are no samples.
+        these samples. Rejected steps are no samples. With `plain`, a loss above their mean by so many of their standard
+        deviations instead, as many loops do it with 3.
     Why it matters:
         The batch is not like the others, or the last update has hurt the weights: either way this update should not
         be made.
@@ -49,10 +56,27 @@ def find_loss_spike(
         window: samples that level and spread rest on.
         warmup: samples below which the coarse limit holds.
         coarse: how many times the largest sample the coarse limit is.
+        plain: standard deviations over the mean that are a spike, once `warmup` samples are in; 0 for the robust form.
+            With 3 a healthy loss with noise is a spike at every few hundredth step, and one spike that is let in
+            hides the next.
     Default response:
         Skip the update; if the next batch breaches too, roll back once, then skip until it is over, then halt.
     """
-    yield from judge_spike(history, "loss", sigmas, window, warmup, (FACTOR, MARGIN, coarse))
+    if plain > 0 and len(history.samples("loss", window)) >= min(warmup, window):
+        yield from _judge_plain(history, plain, window)
+    else:
+        yield from judge_spike(history, "loss", sigmas, window, warmup, (FACTOR, MARGIN, coarse))
+
+
+def _judge_plain(history: History, sigmas: float, window: int) -> Iterator[Breach]:
+    value, samples = history.newest.values.get("loss"), history.samples("loss", window)
+    if not isinstance(value, float) or not isfinite(value):
+        return
+    mean = float(samples.mean())
+    limit = mean + sigmas * float(samples.std())
+    if not value <= limit:
+        message = f"loss {value:.4g} is above its limit {limit:.4g} (mean {mean:.4g} over {len(samples)} steps)"
+        yield Breach(metric="loss", value=value, limit=limit, expected=mean, message=message)
 
 
 def judge_spike(

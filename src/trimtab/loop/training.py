@@ -276,12 +276,19 @@ class Training:
             "data": self._data.state_dict(),
             "reviews": self._reviews.state_dict(),
             "num_steps": self._num_steps,
+            "described": describe_data(self._train_loader),
             "micro_batch": self._objective.micro_batch.size,
             "finishes": self._finishes,
             "publishes": self._publishes,
         }
 
     def _load_state_dict(self, state: Mapping[str, Any]) -> None:
+        described = describe_data(self._train_loader)
+        if state["described"] != described:
+            raise InputError(
+                f"fit: the run was trained on other data, which was: {state['described']} Now it is: {described} Pass "
+                "the loader of the run, or choose a new name"
+            )
         self._data.load_state_dict(state["data"])
         self._reviews.load_state_dict(state["reviews"])
         self._num_steps = self._num_steps_before = state["num_steps"]
