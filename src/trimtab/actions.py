@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.state.live import SnapshotError
-from trimtab.types import GROUPWISE, RESTORING, Action, Adjustment, Change, Decision, Measurement, Response
+from trimtab.types import GROUPWISE, RESTORING, STATE_STEP, Action, Adjustment, Change, Decision, Measurement, Response
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     from trimtab.state.buffers import BufferCopies
     from trimtab.state.snapshot import Snapshots
+
+
+MUCH_OLDER = 20
+"""Steps by which a snapshot is much older than another: more than a rollback is to lose."""
 
 
 @dataclass(slots=True)
@@ -82,7 +86,7 @@ def act(decision: Decision, controls: Controls, measurement: Measurement, note: 
     if not decision.proceed:
         drop_gradients(controls)
     if verdict in RESTORING or (verdict == "halt" and any(each.in_state for each in decision.findings)):
-        done, restored, hindrance = restore(decision, controls)
+        done, restored, hindrance = restore(decision, controls, measurement)
         verdict = "halt" if verdict == "halt" else done
         note = "; ".join(filter(None, [hindrance, note]))
     changes: list[Change] = []
@@ -111,10 +115,11 @@ def act(decision: Decision, controls: Controls, measurement: Measurement, note: 
     return Action(decision.step, verdict, restored, _count_lost(verdict, restored, decision.step), tuple(changes), note)
 
 
-def restore(decision: Decision, controls: Controls) -> tuple[str, int | None, str]:
+def restore(decision: Decision, controls: Controls, measurement: Measurement) -> tuple[str, int | None, str]:
     """Set the run back: to the newest healthy checkpoint, or to a snapshot in memory.
 
-    What the probe has rejected may be in the newer snapshots already, so then it is the newest that it has accepted.
+    That is the newest proven one; if the probe has rejected the state, the newest that it has accepted, since what was
+    rejected may be in newer ones already. Where that is much older, it waits until the proven one was rejected too.
 
     Returns:
         The verdict carried out, the step whose update was the last one kept, and what kept more from being done.
@@ -126,7 +131,10 @@ def restore(decision: Decision, controls: Controls) -> tuple[str, int | None, st
         if step is not None:
             return "reload", step, ""
         hindrance = "not reloaded: there is no healthy checkpoint"
+    proven, accepted = controls.snapshots.proven, controls.snapshots.accepted
     is_rejected = any(each.metric == "probe_loss" and each.in_state for each in decision.findings)
+    if proven is not None and accepted is not None and proven.step - accepted.step > MUCH_OLDER:
+        is_rejected = is_rejected and measurement.values.get(STATE_STEP, measurement.step - 1) == proven.step
     try:
         return "rollback", controls.snapshots.restore(controls.report, is_accepted=is_rejected), hindrance
     except SnapshotError as error:

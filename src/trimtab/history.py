@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.types import Measurement
+from trimtab.types import STATE_STEP, Measurement
 
 Column: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 
@@ -21,9 +21,6 @@ REBASE_AFTER = 25
 """Consecutive rejected rows after which their values are taken for the new level: longer than a burst of bad batches
 (10 in the demo), shorter than the skips a policy allows in a row (50), so that a change of task ends in a new level
 rather than in a halt."""
-
-STATE_STEP = "state_step"
-"""The metric that says which state a row measured, where that is not the one after the update of the step before."""
 
 RECENT = 8
 """Rows looked at first for a sample as large as the newest number: of falling or flat numbers, all but one in nine."""

@@ -26,6 +26,9 @@ GROUPWISE = ("clip", "drop")
 RESTORING = ("rollback", "reload")
 """The verdicts that set the run back to an earlier state."""
 
+STATE_STEP = "state_step"
+"""The metric that says which state a row measured, where that is not the one after the update of the step before."""
+
 LEVELLED = ("loss", "grad_norm", "group_grad_norm", "probe_loss")
 """The metrics whose level detectors rest on; a row with a finding on one of them is no sample."""
 

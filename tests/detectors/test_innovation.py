@@ -12,8 +12,8 @@ from hypothesis import given, strategies as st
 
 from trimtab.detectors import detect
 from trimtab.detectors.innovation import FIRST_SAMPLES
-from trimtab.history import STATE_STEP, History
-from trimtab.types import Finding, Measurement, Value
+from trimtab.history import History
+from trimtab.types import STATE_STEP, Finding, Measurement, Value
 
 ONES = [1.0] * 12
 """A level of exactly 1, just warmed up: the limit is 1.25."""

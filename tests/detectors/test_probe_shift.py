@@ -8,8 +8,8 @@ from math import nan
 import pytest
 
 from trimtab.detectors import detect
-from trimtab.history import STATE_STEP, History
-from trimtab.types import Finding, Measurement, Value
+from trimtab.history import History
+from trimtab.types import STATE_STEP, Finding, Measurement, Value
 
 ONES = [1.0] * 12
 

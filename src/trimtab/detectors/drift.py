@@ -30,9 +30,9 @@ def find_drift(history: History, *, threshold: float = 12.0, window: int = 64, w
     """The loss or the probe has been rising for a while, too slowly for any step to stand out.
 
     What it sees:
-        A cumulative sum (CUSUM, Page 1954) over the newest `window` numbers: of their distances from the level, in
-        robust spreads, less one spread each, never below 0. Level and spread are those of the `window` accepted
-        numbers before. It is judged every 8th step, and found once, when the sum passes `threshold`.
+        A cumulative sum (CUSUM, Page 1954) over the newest `window` accepted numbers: of their distances from the
+        level, in robust spreads, less one spread each, never below 0. Level and spread are those of the `window`
+        accepted numbers before. It is judged every 8th step, and found once, when the sum passes `threshold`.
     Why it matters:
         A learning rate that ramps too far, targets or data that drift, an optimizer that no longer gets anywhere:
         each step is a little worse than the last, and a limit that follows the level follows them.
@@ -58,13 +58,15 @@ def _judge(history: History, metric: str, threshold: float, window: int, warmup:
     if not history.has(metric):
         return
     values = history.column(metric)
-    rows = np.flatnonzero(np.isfinite(values))
+    rows = history.accepted_rows(metric)
+    if np.isfinite(values[-1]):
+        rows = np.append(rows, len(values) - 1)
     num_new = min(window, len(rows) - window)
     if len(rows) < warmup or num_new < JUDGED_EVERY:
         return
     newest = rows[-num_new:]
     before = values[rows[:-num_new]][-window:]
-    sums, scaled = compute_sums(before, values[newest])
+    sums, _ = compute_sums(before, values[newest])
     num_since = int(np.searchsorted(history.steps[newest], history.newest.step - JUDGED_EVERY, side="right"))
     was_beyond = num_since > 0 and sums[num_since - 1] > threshold
     if sums[-1] <= threshold or was_beyond:
@@ -74,8 +76,8 @@ def _judge(history: History, metric: str, threshold: float, window: int, warmup:
     level = float(np.median(before))
     recent = float(np.median(values[newest[-JUDGED_EVERY:]]))
     message = (
-        f"{metric} has been rising since step {since}, from {level:.4g} to {recent:.4g}: "
-        f"{float(np.mean(scaled[-JUDGED_EVERY:])):.2g} spreads above its level, step after step"
+        f"{metric} has been rising since step {since}, from {level:.4g} to {recent:.4g} "
+        f"(cumulative sum {sums[-1]:.3g}, threshold {threshold:g})"
     )
     yield Breach(metric=metric, value=recent, limit=level, expected=level, message=message, since=since)
 

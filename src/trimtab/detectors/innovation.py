@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.detectors import detector
-from trimtab.history import STATE_STEP, Column, History, compute_statistics
-from trimtab.types import Breach
+from trimtab.history import Column, History, compute_statistics
+from trimtab.types import STATE_STEP, Breach
 
 METRIC = "probe_loss"
 

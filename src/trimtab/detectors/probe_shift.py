@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from trimtab.detectors import detector
 from trimtab.detectors.innovation import find_shift
-from trimtab.history import STATE_STEP, History
-from trimtab.types import Breach
+from trimtab.history import History
+from trimtab.types import STATE_STEP, Breach
 
 
 @detector("probe-shift", severity="low", needs=STATE_STEP)

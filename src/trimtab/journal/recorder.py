@@ -72,6 +72,11 @@ class Recorder:
         if self.journal is not None:
             self.journal.write_event(event, step=self._count_steps(), **fields)
 
+    def tell_resumed(self, folder: Path) -> None:
+        """Tell the log what the run goes on from."""
+        if self._speaks():
+            logger.info("going on from step %d, from %s", self._count_steps(), folder)
+
     def warn(self, event: str, message: str) -> None:
         """Warn a person of how the loop calls us, in the log and as an event of that name."""
         if self._speaks():

@@ -68,7 +68,7 @@ def decide(
     adjustments = [response for _, rung in asked for response in rung if response.kind in ADJUSTMENTS]
     responses = tuple(dict.fromkeys([*chosen, *adjustments]))
     verdict = chosen[0].kind if chosen else "proceed"
-    reason = _explain(findings, responses)
+    reason = _explain(findings, responses) + (_tell_budgets(past, policy, step) if verdict == "halt" else "")
     return Decision(step, verdict, responses, tuple(findings), reason, clock, is_state_sound)
 
 
@@ -197,6 +197,19 @@ def _explain(findings: Sequence[Finding], responses: Sequence[Response]) -> str:
     found = "; ".join(f"{finding.detector}: {finding.message}" for finding in findings)
     done = " + ".join(" ".join(filter(None, [each.kind, ", ".join(each.groups)])) for each in responses)
     return f"{found} → {done or 'recorded only'}"
+
+
+def _tell_budgets(past: Sequence[Decision], policy: Policy, step: int) -> str:
+    """What was tried before a halt."""
+    skips = sum(each.verdict == "skip" and each.step > step - policy.horizon for each in past)
+    restored = [each.step for each in past if each.verdict in RESTORING]
+    recent = sum(each > step - policy.rollback_horizon for each in restored)
+    if not skips and not restored:
+        return ""
+    return (
+        f"; nothing has helped: {skips} skips in {policy.horizon} steps, {recent} rollbacks in "
+        f"{policy.rollback_horizon} and {len(restored)} in {LONG * policy.rollback_horizon}"
+    )
 
 
 def _mends_state(rung: Iterable[Response]) -> bool:

@@ -202,6 +202,8 @@ class Policy:
             _require_known("policy", "detector", name, sorted(detectors))
             if not isinstance(entry, Mapping):
                 raise PolicyError(f"policy: {name} is {entry!r}; it has to be a table of settings")
+            if not isinstance(entry.get("enabled", True), bool):
+                raise PolicyError(f"{name}: enabled is {entry['enabled']!r}; it has to be true or false")
             plans[name] = _overlay(name, plans.get(name, Plan()), entry)
             if not entry.get("enabled", True):
                 del plans[name]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import nan
+from math import isfinite, nan
 from time import perf_counter
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader
 
 from trimtab.errors import InputError
 from trimtab.probes import Reading, probe
@@ -38,6 +39,8 @@ def measure_probe_loss(moment: Moment) -> Reading:
     began, value = perf_counter(), nan
     try:
         value = evaluate(moment.subject.model, moment.evaluate)
+        if moment.is_first_probe and not isfinite(value):
+            raise ValueError(f"its first measurement is {value}")
     except Exception as error:
         moment.probe_failure = error
     numbers = yield [value, perf_counter() - began, float(moment.probe_failure is not None)]
@@ -81,6 +84,8 @@ def make_evaluate(given: Any, compute_loss: ComputeLoss | None) -> Evaluate | No
     if given is None or callable(given):
         evaluate: Evaluate | None = given
         return evaluate
+    if isinstance(given, DataLoader):
+        raise InputError("supervisor: probe is a DataLoader; it has to be one batch, such as next(iter(loader))")
     if compute_loss is None:
         raise InputError(
             "supervisor: probe is a batch, so its loss has to be computed; pass compute_loss= too, or as probe a "

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from trimtab.history import STATE_STEP
 from trimtab.probes import probe
 from trimtab.probes.subject import Moment
-from trimtab.types import Value
+from trimtab.types import STATE_STEP, Value
 
 
 @probe("state_step")

@@ -141,6 +141,9 @@ class Moment:
     self_change: float | None = None
     """How far self-updating parameters have moved in this step's forward pass, ‖Δw‖ / ‖w‖; None without any."""
 
+    is_first_probe: bool = False
+    """True until a measurement of the probe was taken."""
+
     probe_failure: Exception | None = None
     """What `evaluate` raised on this rank."""
 

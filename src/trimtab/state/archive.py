@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from trimtab.errors import TrimtabError
 from trimtab.state.checkpoint import Loaded, Stamp
 from trimtab.state.checkpoints import Checkpoints
 from trimtab.state.encoding import encode_state
@@ -29,6 +30,11 @@ class Archive:
         report: told in a sentence what went wrong.
         flush: writes the journal, so that it is never behind a checkpoint.
         writes: True on the one process that writes them.
+
+    Attributes:
+        folder: the run folder.
+        writes: the same.
+        mismatch: why the newest checkpoint looked at does not fit this run; empty if none was whole and of another.
     """
 
     def __init__(
@@ -43,6 +49,7 @@ class Archive:
         writes: bool,
     ) -> None:
         self.folder = folder
+        self.mismatch = ""
         self._report = report
         self.writes = writes
         self._lock = RunLock(folder)
@@ -163,8 +170,12 @@ class Archive:
         """
 
         def require_fit(loaded: Loaded) -> None:
-            self._run.require_fit(loaded.state)
-            accept(loaded.state)
+            try:
+                self._run.require_fit(loaded.state)
+                accept(loaded.state)
+            except TrimtabError as error:
+                self.mismatch = str(error)
+                raise
 
         return self.checkpoints.load_newest(require_fit, before=before)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trimtab import actions, probes
 from trimtab.actions import Controls
 from trimtab.errors import Halted, InputError
-from trimtab.history import History
+from trimtab.history import REBASE_AFTER, History
 from trimtab.journal import describe_run, parse_adjustment, to_fields
 from trimtab.journal.recorder import Recorder
 from trimtab.policy import Judge, Policy
@@ -475,19 +475,26 @@ class Supervisor:
             What the run goes on from; None if there is no checkpoint to go on from.
 
         Raises:
-            InputError: if there is no run folder.
+            InputError: if there is no run folder, the run is a distributed one, or the folder holds checkpoints of
+                another run alone.
         """
         if self._archive is None:
             raise InputError("resume: there is no run folder to read; pass run= and resume=True to the Supervisor")
         refuse_ranks("resume")
         self._archive.hold()
         loaded = self._archive.load(lambda state: self._judge.require_fit(state["supervisor"]))
+        if loaded is None and self._archive.mismatch:
+            raise InputError(
+                f"resume: {str(self._archive.folder)!r} holds another run: {self._archive.mismatch}; choose a new name, "
+                "or build model, optimizer and partners as they were"
+            )
         if loaded is None:
             self._archive.abandon(-1)
             return None
         self._archive.resume(loaded)
         self.load_state_dict(loaded.state["supervisor"])
         restore_rng(loaded.state["rng"])
+        self._recorder.tell_resumed(loaded.folder)
         return Resumed(self.step, loaded.state["extra"])
 
     def tell_event(self, event: str, **fields: Any) -> None:
@@ -606,6 +613,7 @@ class Supervisor:
             moment.frozen = self.frozen
         moment.watches = self._close_watches()
         moment.is_ratio_due = self._schedule.is_ratio_due(self.step)
+        moment.is_first_probe = not self.history.has("probe_loss")
         moment.evaluate = self._measure_state if self._evaluate and self._probing.is_due(self.step) else None
         moment.state_step = self._schedule.find_state_step(self.step)
         moment.self_change = self._controls.buffers.measure_change() if self._updates_itself else None
@@ -633,7 +641,11 @@ class Supervisor:
     def _remember(self, record: Record) -> None:
         decision = record.decision
         if self._judge.settle(record):
-            self._recorder.tell_event("re-based")
+            self._recorder.warn(
+                "re-based",
+                f"{REBASE_AFTER} steps in a row were rejected, and what they measured is taken for the new level: a "
+                "change of task or data looks so",
+            )
         self._schedule.judge(record)
         if decision.clock == "step":
             self._suspects.judge(record)

@@ -29,7 +29,7 @@ from tests.laws.training import (
 )
 from tests.scenarios.recovery.runs import get_supervisor
 from trimtab import Policy, Supervisor
-from trimtab.errors import RunExistsError, RunLockedError
+from trimtab.errors import InputError, RunExistsError, RunLockedError
 from trimtab.journal import read_run
 from trimtab.state.checkpoints import Checkpoints
 
@@ -282,18 +282,19 @@ def regroup(training: Training) -> None:
 
 
 @pytest.mark.parametrize("name", MISMATCHES)
-def test_checkpoint_of_another_run_is_passed_over(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What does not fit is passed over with a sentence that says what differs, and nothing is changed."""
+def test_checkpoint_of_another_run_is_refused(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A run is not begun in another's folder: a sentence says what differs, and nothing is changed."""
     end(take_steps(make_at(tmp_path / "run", "adamw"), 12 + 2))
     make, sentence = MISMATCHES[name]
     training = make().supervise(run=tmp_path / "other" if name == "model" else tmp_path / "run", resume=name != "model")
     if name == "model":
         (tmp_path / "run" / "checkpoints").rename(tmp_path / "other" / "checkpoints")
     before = capture_weights(training)
-    with caplog.at_level(logging.WARNING, "trimtab"):
-        assert get_supervisor(training).resume() is None
+    with caplog.at_level(logging.WARNING, "trimtab"), pytest.raises(InputError, match="holds another run: it "):
+        get_supervisor(training).resume()
     assert sentence in caplog.text
     assert "passed over" in caplog.text
+    assert len(list((tmp_path / "run" / "checkpoints").glob("step-*"))) == (name != "model")
     assert list_differences(before, capture_weights(training)) == []
     get_supervisor(training).finish()
 
