@@ -485,8 +485,8 @@ class Supervisor:
         loaded = self._archive.load(lambda state: self._judge.require_fit(state["supervisor"]))
         if loaded is None and self._archive.mismatch:
             raise InputError(
-                f"resume: {str(self._archive.folder)!r} holds another run: {self._archive.mismatch}; choose a new name, "
-                "or build model, optimizer and partners as they were"
+                f"resume: {str(self._archive.folder)!r} holds another run: {self._archive.mismatch}; choose a new "
+                "name, or build model, optimizer and partners as they were"
             )
         if loaded is None:
             self._archive.abandon(-1)
