@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from trimtab.detectors import detector
 from trimtab.history import History
@@ -42,21 +43,26 @@ def find_persistent_spike(
     if history.newest.step % JUDGED_EVERY or not history.has("loss"):
         return
     losses = history.column("loss")
-    for row in range(len(losses) - patience - JUDGED_EVERY, len(losses) - patience):
-        before = losses[max(row - window, 0) : max(row, 0)]
-        before = before[np.isfinite(before)]
-        if len(before) < window // 4:
-            continue
-        mean, deviation = float(before.mean()), float(before.std())
+    first = len(losses) - patience - JUDGED_EVERY
+    width = min(window, first)
+    if width < max(window // 4, 1):
+        return
+    before = sliding_window_view(losses[first - width : first + JUDGED_EVERY - 1], width)
+    finite = np.isfinite(before)
+    num = np.maximum(finite.sum(axis=1), 1)
+    means = np.where(finite, before, 0.0).sum(axis=1) / num
+    deviations = np.sqrt((np.where(finite, before - means[:, None], 0.0) ** 2).sum(axis=1) / num)
+    for row, mean, deviation in zip(range(first, first + JUDGED_EVERY), means, deviations, strict=True):
         limit = mean + sigmas * deviation
-        since = losses[row : row + patience + 1]
-        begins = not losses[row] <= limit and bool(losses[row - 1] <= limit)
-        if begins and not (since <= mean + recovered * deviation).any():
+        begins = not losses[row] <= limit and losses[row - 1] <= limit
+        if begins and not (losses[row : row + patience + 1] <= mean + recovered * deviation).any():
             step = int(history.steps[row])
             message = (
                 f"the loss rose to {losses[row]:.4g} at step {step}, above {limit:.4g}, and has not come down in "
                 f"{patience} steps"
             )
             value = float(history.newest.values.get("loss", np.nan))  # type: ignore[arg-type]  # it is no group metric
-            yield Breach(metric="loss", value=value, limit=limit, expected=mean, message=message, since=step)
+            yield Breach(
+                metric="loss", value=value, limit=float(limit), expected=float(mean), message=message, since=step
+            )
             return
