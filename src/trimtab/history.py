@@ -296,7 +296,7 @@ class History:
         self._steps = self._with_room(state["steps"])
         self._streaks = self._with_room(state["streaks"])
         self._is_sample = self._with_room(state["is_sample"])
-        self._was_accepted = self._with_room(state.get("was_accepted", state["is_sample"]))
+        self._was_accepted = self._with_room(state["was_accepted"])
         self._columns = {metric: self._with_room(kept) for metric, kept in state["columns"].items()}
         self._statistics.clear()
 

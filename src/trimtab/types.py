@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -237,7 +237,7 @@ class Record:
         found = any(finding.metric in LEVELLED for finding in self.decision.findings)
         return self.action.verdict == "proceed" and not found
 
-
-def is_sound(measurement: Measurement, findings: Iterable[Finding]) -> bool:
-    """True if the probe has measured the state at this step, and nothing was found in the state."""
-    return "probe_loss" in measurement.values and not any(each.in_state for each in findings)
+    @property
+    def accepts_state(self) -> bool:
+        """True if the probe has measured the state at hand, and nothing was found in it."""
+        return "probe_loss" in self.measurement.values and not any(each.in_state for each in self.decision.findings)

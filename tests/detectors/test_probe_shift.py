@@ -59,8 +59,8 @@ def test_stays_silent(values: list[float], restored: list[int]) -> None:
 
 
 def test_finding_says_both_numbers() -> None:
-    """The finding carries what the state measured then and now; it is advisory and no fault of the state."""
+    """The finding carries level and measurement; it is advisory and no fault of the state."""
     (found,) = watch([*ONES, 9.0, 8.0], [14])
-    assert (found.metric, found.value, found.limit, found.expected) == (STATE_STEP, 8.0, 1.0, 1.0)
+    assert (found.metric, found.value, found.limit, found.expected) == (STATE_STEP, 8.0, 1.25, 1.0)
     assert (found.severity, found.in_state) == ("low", False)
-    assert found.message.startswith("the restored state measured 1 when it was accepted and 8 now")
+    assert found.message.startswith("a state that was accepted measures 8 now, where 1 is expected")

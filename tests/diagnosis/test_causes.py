@@ -87,6 +87,14 @@ def test_cause_is_named(columns: dict[str, Sequence[float]], causes: list[str]) 
         pytest.param({"learning_rate": [*[0.0] * 20, 1e-3]}, id="rate-begins-at-zero"),
         pytest.param({"learning_rate": [1e-3 * 1.5**step for step in range(20)]}, id="steep-warm-up"),
         pytest.param({"learning_rate": [*[1e-3] * 20, *[3e-3] * (RATE_STEPS + 1)]}, id="rate-long-ago"),
+        pytest.param(
+            {"learning_rate": [*[1e-3] * 20, 3e-3], "rate_declared": [*[nan] * 20, 1.0]},
+            id="rate-declared-at-this-step",
+        ),
+        pytest.param(
+            {"learning_rate": [*[1e-3] * 20, 3e-3, 3e-3], "rate_declared": [*[nan] * 20, 1.0, nan]},
+            id="rate-declared-a-step-ago",
+        ),
         pytest.param({"batch_fingerprint": NEW}, id="new-batches"),
         pytest.param({"batch_fingerprint": [7.0, *NEW[:REPEAT_STEPS], 7.0]}, id="batch-long-ago"),
         pytest.param({"batch_fingerprint": [nan] * 20}, id="batches-without-tensors"),

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from trimtab.journal import write_aside
+
 WORKERS = "workers.json"
 """The file of a run folder that names the workers, so that a later process can end them if this one is killed."""
 
@@ -194,9 +196,7 @@ class Workers:
             return
         workers = [asdict(each) for several in self._at_work.values() for each in several]
         held: Mapping[str, Any] = {"parent": asdict(parent), "workers": workers}
-        aside = self._run / f"{WORKERS}.new"
         try:
-            aside.write_text(json.dumps(held) + "\n", encoding="utf-8")
-            aside.replace(self._run / WORKERS)
+            write_aside(self._run / WORKERS, json.dumps(held) + "\n")
         except OSError:
             logger.debug("the workers of the run in %r cannot be noted", str(self._run))

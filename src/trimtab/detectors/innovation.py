@@ -26,8 +26,8 @@ MARGIN = 1.25
 bound, a heavy-tailed probe is an alarm every time."""
 
 SHIFTED = 1.25
-"""A state that was accepted and measures more than this many times as much now is measured by another probe; less is
-noise, such as that of a function that draws its samples."""
+"""A state that was accepted, is measured again and is above so many times the level shows that the level is stale; less
+is noise, such as that of a function that draws its samples."""
 
 
 @detector("innovation", severity="high", needs=METRIC)
@@ -58,9 +58,9 @@ def find_innovation(
         is always a breach.
     Stays silent:
         Until 4 measurements are accepted; until `warmup` are, only what is above `coarse` times the level is found.
-        On a state that was accepted before, as a restored one was. Where it measures worse than then, it is the probe
-        that has changed, as growing targets and a change of task do: probe-shift says so, and what was accepted
-        earlier counts no more.
+        On a state that was accepted before, as a restored one was. Where it is far above the level, it is the level
+        that is stale, since the probe has changed, as growing targets and a change of task do: probe-shift says so, and
+        what was accepted earlier counts no more.
     Settings:
         sigmas: robust standard deviations over the level.
         tolerance: share of the level above it that is always accepted.
@@ -78,7 +78,7 @@ def find_innovation(
     if alpha > 0:
         yield from _judge_published(history, value, alpha, epsilon)
         return
-    if isfinite(value) and find_known(history) is not None:
+    if isfinite(value) and is_known(history):
         return
     accepted = list_accepted(history)[-window:]
     if not isfinite(value):
@@ -97,13 +97,12 @@ def find_innovation(
 
 
 def list_accepted(history: History) -> Column:
-    """The accepted measurements since the probe last changed, oldest first; the newest row is never among them."""
+    """The accepted measurements since the level was last found stale, oldest first, without the newest row."""
     rows = history.accepted_rows(METRIC)
     values: Column = history.column(METRIC)
     told = history.column(STATE_STEP) if history.has(STATE_STEP) else values * np.nan
     for row in np.flatnonzero(np.isfinite(told) & np.isfinite(values))[::-1]:
-        before = _find_accepted(history, rows, int(row))
-        if before is not None and _is_worse(values[row], before):
+        if _is_stale_at(history, rows, int(row)):
             rows = rows[rows >= row]
             break
     accepted: Column = values[rows]
@@ -112,36 +111,34 @@ def list_accepted(history: History) -> Column:
 
 def can_judge(history: History) -> bool:
     """True if the newest measurement can be judged: its state was accepted before, or enough others were."""
-    return find_known(history) is not None or len(list_accepted(history)) >= FIRST_SAMPLES
+    return is_known(history) or len(list_accepted(history)) >= FIRST_SAMPLES
+
+
+def is_known(history: History) -> bool:
+    """True if the newest row measured a state that was accepted before, as after a rollback or a skip."""
+    rows = history.accepted_rows(METRIC)
+    return bool((history.state_steps[rows] == history.state_steps[-1]).any())
 
 
 def find_shift(history: History) -> tuple[float, float] | None:
-    """What the newest row's state measured when it was accepted, and what it does now.
-
-    Returns:
-        Both, if it was measured before, which is so after a rollback or a skip, and the probe has changed since; or
-        None.
-    """
-    before, now = find_known(history), history.newest.values.get(METRIC)
-    return (before, now) if before is not None and isinstance(now, float) and _is_worse(now, before) else None
-
-
-def find_known(history: History) -> float | None:
-    """What the newest row's state measured when it was accepted; None if it was not."""
-    if not isinstance(history.newest.values.get(METRIC), float):
+    """The level and the newest measurement, if that is of a state accepted before and far above the level; or None."""
+    rows, value = history.accepted_rows(METRIC), history.newest.values[METRIC]
+    if not isinstance(value, float) or not _is_stale_at(history, rows, len(history) - 1):
         return None
-    return _find_accepted(history, history.accepted_rows(METRIC), len(history) - 1)
+    return _find_level(history, rows), value
 
 
-def _find_accepted(history: History, rows: NDArray[np.int64], row: int) -> float | None:
-    """What the state of a row measured in the newest of some rows before it that measured the same state."""
-    states = history.state_steps
-    same = rows[(rows < row) & (states[rows] == states[row])]
-    return float(history.column(METRIC)[same[-1]]) if len(same) else None
+def _is_stale_at(history: History, rows: NDArray[np.int64], row: int) -> bool:
+    """True if a row measured a state that was accepted in one of some rows before it, and is far above their level."""
+    before, states = rows[rows < row], history.state_steps
+    if not (states[before] == states[row]).any():
+        return False
+    level = _find_level(history, before)
+    return bool(history.column(METRIC)[row] - level > (SHIFTED - 1) * abs(level))
 
 
-def _is_worse(now: float, before: float) -> bool:
-    return bool(now - before > (SHIFTED - 1) * abs(before))
+def _find_level(history: History, rows: NDArray[np.int64]) -> float:
+    return float(np.median(history.column(METRIC)[rows[-NEAR:]]))
 
 
 def _limit_above(accepted: Column, level: float, sigmas: float, tolerance: float) -> float:

@@ -47,8 +47,9 @@ def _judge_rate(history: History) -> Iterator[str]:
         return
     rates = history.column("learning_rate")[-RATE_STEPS - 1 :]
     steps = history.steps[-len(rates) :]
-    for before, after, step in zip(rates[:-1], rates[1:], steps[1:], strict=True):
-        if after > RATE_RISE * before > 0:
+    declared = history.column("rate_declared")[-len(rates) :] if history.has("rate_declared") else rates * np.nan
+    for before, after, step, meant in zip(rates[:-1], rates[1:], steps[1:], declared[1:], strict=True):
+        if after > RATE_RISE * before > 0 and meant != 1:
             yield f"cause: the schedule, the learning rate went from {before:.3g} to {after:.3g} at step {step}"
             return
 

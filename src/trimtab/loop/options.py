@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from trimtab.control.early_stopping import validate_patience
 from trimtab.errors import InputError
 from trimtab.journal.format import MANIFEST
+from trimtab.probes import is_distributed
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -66,8 +67,7 @@ def validate_parts(
             f"fit: scheduler is a {type(scheduler).__name__!r}, which has no method step; pass one of "
             "torch.optim.lr_scheduler"
         )
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+    if is_distributed():
         raise InputError("fit: it trains in one process; in a distributed run use trimtab.Supervisor in your own loop")
 
 

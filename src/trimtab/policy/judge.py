@@ -14,7 +14,7 @@ from trimtab.history import History
 from trimtab.journal import parse_decision, to_fields
 from trimtab.policy.decision import decide
 from trimtab.policy.table import LEDGER_CAPACITY, Policy
-from trimtab.types import Decision, Measurement, Record, is_sound
+from trimtab.types import Decision, Finding, Measurement, Record
 
 
 class Judge:
@@ -55,7 +55,7 @@ class Judge:
             self.policy,
             step=measurement.step,
             clock=measurement.clock,
-            is_state_sound=is_sound(measurement, findings) and self._judges_probe and can_judge(history),
+            is_state_sound=self._is_state_sound(measurement, findings),
             is_batch_known=bool(findings) and self._is_batch_known(measurement),
         )
 
@@ -97,7 +97,7 @@ class Judge:
         Raises:
             InputError: if it is not.
         """
-        if not {"history", "reviews", "ledger"} <= state.keys():
+        if not {"step", "history", "reviews", "ledger", "adjustments", "suspects"} <= state.keys():
             raise InputError("supervisor: the state is none of a supervisor's; pass what state_dict() returned")
         groups = state["history"]["groups"]
         if tuple(groups) != self.steps.groups:
@@ -111,6 +111,11 @@ class Judge:
         self.steps.load_state_dict(state["history"])
         self.reviews.load_state_dict(state["reviews"])
         self.ledger = deque(map(parse_decision, state["ledger"]), maxlen=LEDGER_CAPACITY)
+
+    def _is_state_sound(self, measurement: Measurement, findings: Sequence[Finding]) -> bool:
+        """True if the probe has measured the state at this step, and it was judged, and nothing was found in it."""
+        is_measured = METRIC in measurement.values and not any(each.in_state for each in findings)
+        return is_measured and self._judges_probe and can_judge(self.steps)
 
     def _is_batch_known(self, measurement: Measurement) -> bool:
         """True if a batch with the same fingerprint was found bad at an earlier step, and not the state with it."""

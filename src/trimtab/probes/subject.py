@@ -135,6 +135,9 @@ class Moment:
     evaluate: Callable[[nn.Module], Tensor | float] | None = None
     """What measures how good a state is, at the steps at which it is asked, on every rank; None at the others."""
 
+    is_rate_declared: bool = False
+    """True if the loop has said that it changes the learning rate on purpose."""
+
     state_step: int | None = None
     """The step whose update is the last one in the state at hand; None if it is the step before."""
 

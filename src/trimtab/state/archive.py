@@ -20,7 +20,8 @@ class Archive:
     """The checkpoints of a run on disk.
 
     A checkpoint is copied at once, and written when `probation` steps without an acting finding have passed, stamped
-    healthy; or at the first finding, stamped with it. So none is healthy whose last update was yet to be judged.
+    healthy; or when its state is found bad meanwhile, stamped with that. So none is healthy whose last update was yet
+    to be judged.
 
     Args:
         folder: the run folder.
@@ -34,6 +35,7 @@ class Archive:
     Attributes:
         folder: the run folder.
         writes: the same.
+        is_encodable: True once it is known that a checkpoint can hold the state of the run.
         mismatch: why the newest checkpoint looked at does not fit this run; empty if none was whole and of another.
     """
 
@@ -61,7 +63,8 @@ class Archive:
         self._schedule: tuple[int, dict[str, Any]] = (-1, {})
         self._held: Stamp | None = None
         self._num_clean = 0
-        self._is_used = self._is_closed = self._was_checked = False
+        self._is_closed = False
+        self.is_encodable = False
 
     def hold(self) -> None:
         """Take the lock of the run folder, if it is not taken yet and this process writes.
@@ -90,28 +93,22 @@ class Archive:
 
     def is_due(self, step: int) -> bool:
         """True if a multiple of `every` steps was passed since the last checkpoint, and none is on probation."""
-        self._is_used = True
         return self._held is None and step // self._every > self._newest // self._every
 
     def note_update(self, step: int) -> None:
-        """Keep, right after the update of a step, what the loop is about to step too, if a checkpoint is due."""
-        if self.writes and self._is_used and self.is_due(step):
+        """Keep, right after the update of a step, what the loop is about to step too, where a checkpoint falls due."""
+        if self.writes and step % self._every == 0:
             self._schedule = step, self._run.capture_schedule()
 
-    @property
-    def was_checked(self) -> bool:
-        """True if it is known that the state of the run can be kept."""
-        return self._was_checked
-
-    def require_room(self, extra: Mapping[str, Any]) -> None:
+    def require_encodable(self, extra: Mapping[str, Any]) -> None:
         """See once that the state of the run is one a checkpoint can hold; no tensor is copied.
 
         Raises:
             InputError: if it holds what a checkpoint cannot.
         """
-        if not self._was_checked:
+        if not self.is_encodable:
             encode_state(self._run.capture() | {"extra": extra})
-            self._was_checked = True
+            self.is_encodable = True
 
     def take(
         self,
@@ -134,9 +131,10 @@ class Archive:
         state = self._run.capture() | {"supervisor": memory, "extra": extra, "schedule": schedule}
         self._newest = step
         self._num_clean = 0
-        self._held = (
-            Stamp(step, is_healthy=True, score=score) if self.checkpoints.copy(state, step, wait=wait) else None
-        )
+        self._held = None
+        if self.checkpoints.copy(state, step, wait=wait):
+            self._held = Stamp(step, is_healthy=True, score=score)
+            self.is_encodable = True
         return self._held is not None
 
     def judge(self, decision: Decision) -> None:
@@ -195,6 +193,16 @@ class Archive:
         self._run.restore(loaded.state, self._report, keeps_place=True)
         self.abandon(loaded.stamp.step)
         self.begin(step)
+
+    def tell_cost(self, step: int) -> str:
+        """What is lost of a run that ends at a step as it is, in a sentence."""
+        healthy = [stamp.step for _, stamp in self.checkpoints.list() if stamp.is_healthy]
+        if not healthy:
+            return (
+                f"the run ends at step {step}, and its folder holds no healthy checkpoint to go on from; call "
+                "supervisor.checkpoint() at the end of each step"
+            )
+        return f"the run ends at step {step}; {step - healthy[0]} steps were made since its newest healthy checkpoint"
 
     @contextmanager
     def closing(self, find_sickness: Callable[[], str]) -> Iterator[None]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isnan
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from trimtab.errors import InputError
+
+Value = TypeVar("Value")
 
 MAX_BYTES = 256 * 2**20
 """The most memory the copies may take. BatchNorm statistics of the largest vision models are a few megabytes; what is
@@ -175,6 +177,15 @@ class BufferCopies:
                 kept.table[kept.key] = live
                 with torch.no_grad():
                     live.copy_(value)
+
+    def protect(self, function: Callable[[nn.Module], Value]) -> Callable[[nn.Module], Value]:
+        """A function of the model after which all that is kept here is set back to what it was before."""
+
+        def protected(model: nn.Module) -> Value:
+            with self.keep_live():
+                return function(model)
+
+        return protected
 
     def list_live(self) -> list[tuple[str, Tensor]]:
         """The buffers a snapshot has to hold: all of them at first, the mutable ones later."""

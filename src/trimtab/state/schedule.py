@@ -14,7 +14,7 @@ from torch import Tensor
 from trimtab.history import History
 from trimtab.state.buffers import BufferCopies
 from trimtab.state.snapshot import Snapshots
-from trimtab.types import Decision, Record, is_sound
+from trimtab.types import Decision, Record
 
 RATIO_EVERY = 4
 """Snapshots from one measurement of the update ratio to the next, which costs half as much as a snapshot."""
@@ -40,13 +40,12 @@ class ProbeSchedule:
         self._first = self.every = every
         self._budget = budget
         self._memory = memory
-        self._newest: int | None = None
         self._has_failed = False
         self.begin()
 
     def begin(self) -> None:
         """Begin anew: the run begins, or was set to another state."""
-        self._newest = None
+        self._newest: int | None = None
         self._nervous_until = 0
 
     def is_due(self, step: int) -> bool:
@@ -135,7 +134,7 @@ class SnapshotSchedule:
     def judge(self, record: Record) -> None:
         """Take a decision into account: a clean step counts for a candidate, a doubtful one gives it up."""
         decision = record.decision
-        if decision.clock == "step" and is_sound(record.measurement, decision.findings):
+        if record.accepts_state:
             self._snapshots.accept(self._state_step)
         if decision.doubts_state and not decision.is_state_sound:
             self.doubt(decision.step)
@@ -161,8 +160,7 @@ class SnapshotSchedule:
 
     def give_up(self, step: int) -> None:
         """Give everything up and begin anew with the next clean step, whatever there was: the same on every rank."""
-        self.is_clean = False
-        self._state_step = step
+        self.is_clean, self._state_step = False, step
         self._snapshots.forget()
         self._newest = step - self._every
 

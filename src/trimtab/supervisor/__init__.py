@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,14 +31,14 @@ from trimtab.state.archive import Archive
 from trimtab.state.buffers import BufferCopies
 from trimtab.state.live import Form, LiveState, Partner, Place
 from trimtab.state.packing import to_arrays, to_tensors
-from trimtab.state.rng import restore_rng
 from trimtab.state.run import RunState
 from trimtab.state.schedule import ProbeSchedule, SnapshotSchedule
 from trimtab.state.snapshot import Snapshots
-from trimtab.supervisor.examination import Examination
+from trimtab.supervisor.examination import Examination, find_sickness
+from trimtab.supervisor.pace import UNSTEPPED, Pace
 from trimtab.supervisor.suspects import Suspects
 from trimtab.supervisor.validation import refuse_ranks, validate, validate_choices
-from trimtab.types import RESTORING, Decision, Measurement, Record
+from trimtab.types import Decision, Measurement, Record
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -48,12 +47,6 @@ if TYPE_CHECKING:
 
 RESERVED = {"step", "clock"}
 """Names that a line of the journal has for itself."""
-
-MOST_UNSTEPPED = 3.0
-"""Checks without an optimizer step that are a mistake of the loop, such as two checks a step, and not an oddity."""
-
-UNSTEPPED_DECAY = 0.25
-"""How much of one such check each check with a step makes up for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +141,14 @@ class Supervisor:
             strict=mode == "strict" if strict is None else strict,
         )
         self._compute_loss = compute_loss
-        self._evaluate = make_evaluate(probe, compute_loss)
         self._subject = Subject(model, optimizer, scaler, groups)
         self._judge = Judge(self.policy, self._subject.groups)
         scales = scaler if scaler is not None and scaler.is_enabled() else None
         restored = [partner for partner in (*partners, scales) if partner is not None]
         buffers = BufferCopies(model, self_updating)
+        self._evaluate = make_evaluate(probe, compute_loss)
+        if self._evaluate is not None and self_updating:
+            self._evaluate = buffers.protect(self._evaluate)
         live = LiveState(optimizer, buffers, restored, data, snapshot_form, snapshot_place)
         snapshots = Snapshots(live, self.policy.probation)
         subject, report = self._subject, self._recorder.survive
@@ -173,7 +168,8 @@ class Supervisor:
         self._probing = ProbeSchedule(self.policy.probe_every, self.policy.probe_budget, self.policy.memory)
         self._stopwatch = Stopwatch()
         self._unshared: Exception | None = None
-        self._is_step_due, self._num_unstepped = False, 0.0
+        self._pace = Pace()
+        self._is_rate_declared = False
         self._updates_itself = bool(self_updating)
         self._watches: dict[str, Watch] = {}
         self._suspects = Suspects()
@@ -261,7 +257,8 @@ class Supervisor:
             self._clip_only()
             return Decision(self.step)
         self._stopwatch.start()
-        self._count_unstepped()
+        if self._pace.has_stalled(is_scaled=self._subject.scales):
+            self._recorder.warn("unstepped", UNSTEPPED)
         try:
             with torch.no_grad():
                 decision = self._check(moment, batch)
@@ -269,7 +266,7 @@ class Supervisor:
             self._recorder.survive(error)
             self._pass_over()
             decision = Decision(self.step)
-        self._is_step_due = decision.proceed
+        self._pace.is_step_due = decision.proceed
         self._stopwatch.stop()
         return self._conclude(decision)
 
@@ -452,17 +449,17 @@ class Supervisor:
             raise InputError("checkpoint: there is no run folder to write to; pass run= to the Supervisor")
         refuse_ranks("checkpoint")
         if not (now or self.is_checkpoint_due):
-            self._archive.require_room(extra or {})
+            self._archive.require_encodable(extra or {})
             return False
         try:
             is_taken = self._archive.take(self.step, self.state_dict(), extra or {}, score, wait=now)
         except Exception as error:
-            if self._recorder.is_strict or not self._archive.was_checked:
+            if self._recorder.is_strict or not self._archive.is_encodable:
                 raise
             self._recorder.warn("checkpoint", f"checkpoint: step {self.step} is not saved: {error}")
             return False
         if is_taken and (now or self._is_off):  # switched off, no check would judge it
-            return self._archive.write(self._find_sickness(), wait=now)
+            return self._archive.write(find_sickness(self._subject, self.ledger, self.step), wait=now)
         return is_taken
 
     def resume(self) -> Resumed | None:
@@ -493,7 +490,6 @@ class Supervisor:
             return None
         self._archive.resume(loaded)
         self.load_state_dict(loaded.state["supervisor"])
-        restore_rng(loaded.state["rng"])
         self._recorder.tell_resumed(loaded.folder)
         return Resumed(self.step, loaded.state["extra"])
 
@@ -506,12 +502,20 @@ class Supervisor:
         """
         self._recorder.tell_event(event, **fields)
 
+    def declare_rate_change(self) -> None:
+        """Say that the learning rate is changed on purpose before the next check: then it is no cause of a spike.
+
+        For loops in which something else than a schedule sets it, such as meta-plasticity.
+        """
+        self._is_rate_declared = True
+
     def finish(self, status: str = "finished") -> None:
         """End the supervision: write what is still to be written and let go of the optimizer. May be called twice.
 
         Args:
             status: how the run ended, for the run folder.
         """
+        is_first = bool(self._hooks)
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -519,9 +523,11 @@ class Supervisor:
         actions.restore_rates(self._controls)
         if self._archive is None:
             self._recorder.close(status)
-        else:
-            with self._archive.closing(self._find_sickness):
-                self._recorder.close(status)
+            return
+        with self._archive.closing(lambda: find_sickness(self._subject, self.ledger, self.step)):
+            if status.startswith(("halted", "failed")) and is_first and self._archive.writes:
+                self._recorder.warn("lost", self._archive.tell_cost(self.step))
+            self._recorder.close(status)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the supervisor remembers but the snapshots, as numbers, text and tensors, for a checkpoint."""
@@ -542,7 +548,7 @@ class Supervisor:
         self.step = state_dict["step"]
         self._judge.load_state_dict(to_arrays(state_dict))
         self._controls.adjustments = tuple(parse_adjustment(fields) for fields in state_dict["adjustments"])
-        self._suspects.load_state_dict(state_dict.get("suspects", {}))
+        self._suspects.load_state_dict(state_dict["suspects"])
         self._begin_anew()
         if self._archive is not None:
             self._archive.begin(self.step)
@@ -578,14 +584,6 @@ class Supervisor:
         self._look_ahead()
         return decision
 
-    def _measure_state(self, model: nn.Module) -> Tensor | float:
-        """The probe's measurement, self-updating parameters set back too."""
-        assert self._evaluate is not None
-        if not self._updates_itself:
-            return self._evaluate(model)
-        with self._controls.buffers.keep_live():
-            return self._evaluate(model)
-
     def _tell_probe_failure(self, error: Exception) -> None:
         if self._recorder.is_strict:
             raise error
@@ -614,7 +612,8 @@ class Supervisor:
         moment.watches = self._close_watches()
         moment.is_ratio_due = self._schedule.is_ratio_due(self.step)
         moment.is_first_probe = not self.history.has("probe_loss")
-        moment.evaluate = self._measure_state if self._evaluate and self._probing.is_due(self.step) else None
+        moment.evaluate = self._evaluate if self._probing.is_due(self.step) else None
+        moment.is_rate_declared, self._is_rate_declared = self._is_rate_declared, False
         moment.state_step = self._schedule.find_state_step(self.step)
         moment.self_change = self._controls.buffers.measure_change() if self._updates_itself else None
         subject.refresh_if_changed()
@@ -666,19 +665,6 @@ class Supervisor:
         self._archive.reload(loaded, self.step)
         self._schedule.begin(self.step, self._subject.parameters)
         return loaded.stamp.step
-
-    def _find_sickness(self) -> str:
-        """Why the state at hand is not to be gone on from; empty if nothing speaks against it.
-
-        A skipped or clipped update does not: it never reached the weights, or only what was left of it.
-        """
-        if not math.isfinite(self._subject.measure_weights()):
-            return "weights are not finite"
-        newest = self.ledger[-1] if self.ledger else None
-        is_hurt = newest is not None and any(each.in_state for each in newest.findings)
-        if newest is None or newest.step != self.step or not is_hurt or newest.verdict in RESTORING:
-            return ""
-        return newest.reason
 
     def _before_forward(self, *_: Any) -> None:
         """Copy what changes outside the optimizer, as it is when the first forward pass of a step begins."""
@@ -743,22 +729,8 @@ class Supervisor:
         self._schedule.begin(self.step, self._subject.parameters)
         self._examination.look_ahead()
 
-    def _count_unstepped(self) -> None:
-        """Warn once if checks go by without an optimizer step again and again, though the updates were to be made."""
-        scaler = self._controls.scaler
-        is_left_out = self._is_step_due and (scaler is None or not scaler.is_enabled())
-        self._num_unstepped += 1.0 if is_left_out else -min(UNSTEPPED_DECAY, self._num_unstepped)
-        self._is_step_due = False
-        if self._num_unstepped >= MOST_UNSTEPPED:
-            self._num_unstepped = -math.inf
-            self._recorder.warn(
-                "unstepped",
-                "check is called without an optimizer step in between; call it once a step, after backward and before "
-                "optimizer.step()",
-            )
-
     def _before_step(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._is_step_due = False
+        self._pace.is_step_due = False
         if any(callable(each) for each in (*args[1:], *kwargs.values())):
             raise InputError(
                 "supervisor: optimizer.step was given a closure, which computes gradients that check has not judged; "

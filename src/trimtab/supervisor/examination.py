@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from typing import Any
 
@@ -15,7 +15,7 @@ from trimtab.probes.rerun import ComputeLoss
 from trimtab.probes.subject import Subject, shorten
 from trimtab.state.moments import find_corrupt_moments
 from trimtab.state.rng import capture_rng, restore_rng
-from trimtab.types import Decision, Measurement
+from trimtab.types import RESTORING, Decision, Measurement
 
 
 class Examination:
@@ -89,3 +89,21 @@ class Examination:
             return f"not computed again, since that failed: {type(error).__name__}: {error}"
         finally:
             restore_rng(now)
+
+
+def find_sickness(subject: Subject, ledger: Sequence[Decision], step: int) -> str:
+    """Why the state at hand is not to be gone on from; empty if nothing speaks against it.
+
+    A skipped or clipped update does not: it never reached the weights, or only what was left of it.
+
+    Args:
+        subject: the live training.
+        ledger: the decisions that had findings.
+        step: the step that was judged last.
+    """
+    if not isfinite(subject.measure_weights()):
+        return "weights are not finite"
+    newest = ledger[-1] if ledger else None
+    if newest is None or newest.step != step or newest.verdict in RESTORING:
+        return ""
+    return newest.reason if any(each.in_state for each in newest.findings) else ""

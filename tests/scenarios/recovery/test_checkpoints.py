@@ -246,6 +246,24 @@ def test_checkpoint_on_probation_is_written_at_the_end(tmp_path: Path) -> None:
     assert list_stamps(tmp_path / "run") == {10: True, 20: True}
 
 
+@pytest.mark.parametrize(
+    ("num_steps", "status", "told"),
+    [
+        pytest.param(5, "failed: ValueError", "no healthy checkpoint", id="no-checkpoint"),
+        pytest.param(17, "halted", "7 steps were made since", id="halted"),
+        pytest.param(17, "finished", None, id="finished"),
+    ],
+)
+def test_run_that_ends_badly_says_what_it_costs(num_steps: int, status: str, told: str | None, tmp_path: Path) -> None:
+    """The events of a run that failed name the steps since its newest healthy checkpoint."""
+    training = take_steps(make_at(tmp_path / "run", "adamw"), num_steps)
+    get_supervisor(training).finish(status)
+    get_supervisor(training).finish(status)
+    messages = [each["message"] for each in read_run(tmp_path / "run").events if each["event"] == "lost"]
+    assert len(messages) == (told is not None)
+    assert told is None or told in messages[0]
+
+
 def test_only_what_is_due_is_taken(tmp_path: Path) -> None:
     """`checkpoint` may be called at the end of each step; it takes one every so many."""
     training = make_at(tmp_path / "run", "adamw")
