@@ -17,7 +17,6 @@ import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -25,14 +24,19 @@ from typing import Any
 
 import torch
 
-from trimtab.bench.contestants import ALPHAS, CLIP_NORM, CONTESTANTS, EPSILONS, TUNED, Tuning, follow_algorithm_1
+from trimtab.bench.contestants.clipping import CLIP_NORM
 from trimtab.bench.recovery import (
+    ALPHAS,
+    CONTESTANTS,
+    EPSILONS,
     TITLES,
+    TUNED,
     WINDOWS,
     WORKLOADS,
     Case,
     Outcome,
     Trace,
+    Tuning,
     Verdict,
     format_number,
     judge_default,
@@ -56,7 +60,7 @@ def prepare_worker() -> None:
 
 def tune(case: Case, tuning: Tuning) -> float:
     """The final loss of Algorithm 1 with two numbers."""
-    return train(case, partial(follow_algorithm_1, tuning=tuning)).final_loss
+    return train(case, tuning).final_loss
 
 
 def print_tuning(pool: ProcessPoolExecutor, workload: str) -> None:

@@ -5,89 +5,35 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from trimtab.bench import images
-from trimtab.bench.contestants import CONTESTANTS, Guard, Training, Tuning, follow_algorithm_1
+from trimtab.bench.contestants.supervised import build_algorithm_1, supervise
 from trimtab.bench.recovery import (
+    CONTESTANTS,
     FIXED_STEP,
     RANDOM_STEPS,
-    WORKLOADS,
     Case,
     Outcome,
     Trace,
+    Tuning,
     judge_default,
     judge_run,
     list_cases,
-    make_measure,
     train,
 )
+from trimtab.bench.training import Guard, Judgement, Training
+from trimtab.bench.workloads import Workload
 from trimtab.faults import Injector, inject
 
 CLEAN = Case("images", "none", None, None, seed=0)
 EARLIEST = min(
     (Case("images", "none", "random", None, seed) for seed in range(20)), key=lambda case: case.fault_step or 0
 )
-
-
-def list_tensors(batch: Any) -> list[Tensor]:
-    """The tensors of a batch."""
-    return [batch] if isinstance(batch, Tensor) else list(batch)
-
-
-@pytest.mark.parametrize("name", WORKLOADS)
-def test_batch_depends_on_seed_and_step_alone(name: str) -> None:
-    """The batch of a step is the same in any order and whatever else is drawn; other steps and seeds have others."""
-    draw = WORKLOADS[name].draw_batch
-    keys = [(seed, step) for seed in range(2) for step in range(3)]
-    batches = {key: list_tensors(draw(*key)) for key in keys}
-    torch.rand(3)
-    assert all(all(map(torch.equal, batches[key], list_tensors(draw(*key)))) for key in reversed(keys))
-    assert len({str(batch[0].tolist()) for batch in batches.values()}) == len(keys)
-
-
-@pytest.mark.parametrize("name", WORKLOADS)
-def test_model_depends_on_the_seed_alone(name: str) -> None:
-    """The initial weights are the seed's, and building a model draws nothing from the global random numbers."""
-    before = torch.get_rng_state()
-    first, second, other = (
-        torch.cat([each.flatten() for each in WORKLOADS[name].build_model(seed).parameters()]) for seed in (1, 1, 2)
-    )
-    assert torch.equal(before, torch.get_rng_state())
-    assert torch.equal(first, second)
-    assert not torch.equal(first, other)
-
-
-@pytest.mark.parametrize("name", WORKLOADS)
-def test_probed_samples_begin_the_held_out_ones(name: str) -> None:
-    """The few samples that contestants look at are the first of the validation set."""
-    cut = WORKLOADS[name].cut_held_out
-    for few, whole in zip(list_tensors(cut(16)), list_tensors(cut()), strict=True):
-        assert len(few) == 16
-        assert torch.equal(few, whole[:16])
-        assert len(whole) > 200
-
-
-def test_no_held_out_digit_is_trained_on() -> None:
-    """Every digit is in one split alone."""
-    (train_images, _), (held_out, _) = images.read_digits()
-    assert len(train_images) + len(held_out) == 1797
-    assert len(held_out) == images.NUM_HELD_OUT
-    assert {str(each.tolist()) for each in train_images}.isdisjoint(str(each.tolist()) for each in held_out)
-
-
-@pytest.mark.parametrize("name", WORKLOADS)
-def test_measuring_changes_nothing(name: str) -> None:
-    """Measuring a model leaves its buffers and its mode as they are."""
-    model = WORKLOADS[name].build_model(0)
-    before = copy.deepcopy(model.state_dict())
-    make_measure(WORKLOADS[name], 16)(model)
-    assert model.training
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 def test_fault_scales_every_gradient_for_ten_steps() -> None:
@@ -198,7 +144,7 @@ def make_reference(training: Training, tuning: Tuning) -> Guard:
     expectation: float | None = None
     accepted: tuple[dict[str, Any], dict[str, Any]] | None = None
 
-    def guard(_: Tensor) -> bool:
+    def guard(_: Tensor) -> Judgement:
         nonlocal expectation, accepted
         measurement = training.measure_probe(model)
         innovation = 0.0 if expectation is None else measurement - expectation
@@ -207,15 +153,21 @@ def make_reference(training: Training, tuning: Tuning) -> Guard:
             accepted = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
             if training.clip_norm is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
-            return False
+            return Judgement()
         assert accepted is not None
         weights, moments = copy.deepcopy(accepted)
         model.load_state_dict(weights)
         optimizer.load_state_dict(moments)
         optimizer.zero_grad()
-        return True
+        return Judgement(acts=True)
 
     return guard
+
+
+def make_preset(training: Training, tuning: Tuning) -> Guard:
+    """The preset with the same numbers."""
+    policy = build_algorithm_1(epsilon=tuning.epsilon, alpha=tuning.alpha)
+    return supervise(training, policy, has_probe=True)
 
 
 def make_sgd(model: nn.Module) -> torch.optim.Optimizer:
@@ -235,7 +187,7 @@ def test_preset_is_algorithm_1_step_for_step(
     make_optimizer: Callable[[nn.Module], torch.optim.Optimizer], clip_norm: float | None, tuning: Tuning
 ) -> None:
     """The preset and the reference reject the same updates and leave the same weights, bit by bit, at every step."""
-    first, second = (record(guard, make_optimizer, clip_norm, tuning) for guard in (make_reference, follow_algorithm_1))
+    first, second = (record(guard, make_optimizer, clip_norm, tuning) for guard in (make_reference, make_preset))
     assert [rejected for rejected, _ in first] == [rejected for rejected, _ in second]
     for step, ((_, one), (_, other)) in enumerate(zip(first, second, strict=True), 1):
         assert torch.equal(one, other), f"step {step}"
@@ -257,7 +209,10 @@ def record(
         with torch.no_grad():
             return float((model(inputs) - inputs.prod(1, keepdim=True)).square().mean())
 
-    guard = make_guard(Training("images", model, optimizer, clip_norm, measure), tuning)
+    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0, 1)
+    toy = Workload(lambda _: model, lambda *_: inputs, lambda *_: inputs.mean(), lambda *_: inputs, {})
+    training = Training("toy", toy, model, optimizer, scheduler, None, 40, clip_norm, measure, nullcontext)
+    guard = make_guard(training, tuning)
     injector = Injector([inject("scaled-gradient", 15)], model, optimizer)
     seen = []
     for step in range(1, 41):
@@ -266,7 +221,7 @@ def record(
         optimizer.zero_grad()
         loss.backward()
         injector.gradients(step)
-        rejected = guard(loss)
+        rejected = guard(loss).acts
         optimizer.step()
         seen.append((rejected, nn.utils.parameters_to_vector(model.parameters()).detach()))
     return seen

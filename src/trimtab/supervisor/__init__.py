@@ -101,6 +101,7 @@ class Supervisor:
 
     Attributes:
         step: optimizer steps checked so far.
+        record: what was measured, decided and done at the newest check or review; None before the first.
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class Supervisor:
         validate(self.policy, clip_norm, partners, scaler, compute_loss)
         validate_choices(snapshot_form, snapshot_place, checkpoint_every, log_every)
         self.step = 0
+        self.record: Record | None = None
         self._recorder = Recorder(
             lambda: self.step,
             probes.is_first_rank,
@@ -638,7 +640,7 @@ class Supervisor:
         return decision
 
     def _remember(self, record: Record) -> None:
-        decision = record.decision
+        self.record, decision = record, record.decision
         if self._judge.settle(record):
             self._recorder.warn(
                 "re-based",

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trimtab.bench.workloads import Workload, workloads
 from trimtab.errors import InputError
 from trimtab.faults import make_generator
 
@@ -23,7 +24,7 @@ BLOCKS_PER_STAGE = 2
 HELD_OUT_ONE_IN = 4
 NUM_HELD_OUT = 450  # digits held out, of 1797
 NOISE = 0.5  # standard deviation, where ink is 1 and paper is 0
-LEARNING_RATE = 3e-3
+RATES = {"adamw": 3e-3, "adam": 3e-3, "rmsprop": 1e-3, "sgd": 0.1}
 
 Batch = tuple[Tensor, Tensor]
 """Images, shape (batch, 1, 8, 8), float32; and their digits, shape (batch,), int64."""
@@ -121,3 +122,6 @@ class ResidualBlock(nn.Module):
 def _cover(images: Tensor, generator: torch.Generator) -> Tensor:
     """The images under noise."""
     return images + NOISE * torch.randn(images.shape, generator=generator)
+
+
+workloads.add("images", Workload(build_model, draw_batch, compute_loss, cut_held_out, RATES))

@@ -10,15 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.bench.language import VOCABULARY, compute_loss, read_text
+from trimtab.bench.workloads import Workload, workloads
 from trimtab.faults import make_generator
-
-__all__ = ["build_model", "compute_loss", "cut_held_out", "draw_batch"]
 
 CONTEXT = 32  # bytes a prediction can look back at, at most
 BATCH_SIZE = 16  # windows a batch
 WIDTH, DEPTH, HEADS = 64, 2, 4
 NUM_HELD_OUT = 256  # windows
-LEARNING_RATE = 3e-3
+RATES = {"adamw": 3e-3, "adam": 3e-3, "rmsprop": 1e-3, "sgd": 0.1}
 
 
 def draw_batch(seed: int, step: int) -> Tensor:
@@ -81,3 +80,6 @@ class CharacterTransformer(nn.Module):
 
 def _cut(text: Tensor, starts: Tensor) -> Tensor:
     return text[starts[:, None] + torch.arange(CONTEXT + 1)].long()
+
+
+workloads.add("characters", Workload(build_model, draw_batch, compute_loss, cut_held_out, RATES))
