@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
+import threading
 
 from hypothesis import settings
 
@@ -16,7 +18,12 @@ settings.load_profile("same every time")
 
 
 def pytest_runtest_setup() -> None:
-    """Start each test from the same random numbers, whatever ran before it in this process."""
+    """Start each test from the same random numbers, whatever ran before it in this process, and with Ctrl-C heard.
+
+    A shell that starts the tests in the background has it ignored, there and in every process the tests start.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     random.seed(0)
     if "torch" in sys.modules:  # a test that needs no torch does not wait for it
         sys.modules["torch"].manual_seed(0)
