@@ -32,7 +32,6 @@ def write_weights(model: nn.Module, path: Path) -> None:
     aside.replace(path)
 
 
-@torch.no_grad()
 def set_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """Set a model's parameters and buffers in place; of tensors under two names one is enough.
 
@@ -43,8 +42,7 @@ def set_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     for name, value in weights.items():
         if name not in live or live[name].shape != value.shape:
             raise InputError(f"fit: the best weights are of another model: this one has no {name} of that shape")
-    for name, value in weights.items():
-        live[name].copy_(value)
+    model.load_state_dict(weights, strict=False)  # what a model's hooks turn into its state, they turn back
 
 
 class BestWeights:
