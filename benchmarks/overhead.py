@@ -2,237 +2,67 @@
 
     python benchmarks/overhead.py [--blocks 41] [--seconds 0.3] [--only WORKLOAD]
 
-Each workload is trained by four loops in one process, in turns of one block each: A and A' clip with
-`torch.nn.utils.clip_grad_norm_`, B and C call `Supervisor.check` with the same limit, C with a run folder. Every loop
-has its own model and optimizer. A block lasts about `--seconds`, and at least the 8 steps from snapshot to snapshot;
-short blocks in turns see the same machine. Printed are the medians over the blocks of A'/A (the noise), B/A and C/A.
-
-Then, on the transformer of 25 million parameters: what snapshots cost, as the ratio of a supervised loop to one without
-them; what share of a step a probe of 16 samples takes, by its own time and the steps it is measured after; how long
-`checkpoint` stalls the loop, as a multiple of one copy of the same state in memory; and how long a resume takes.
+The protocol is in `trimtab.bench.overhead`. Printed are the medians over the blocks: of two loops without a supervisor
+against each other (A/A, the noise), of `check`, and of `check` with a run folder. Beside each stands the most it may
+cost.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import tempfile
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from time import perf_counter
-from typing import Any
+import sys
+from collections.abc import Sequence
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-import trimtab
-from trimtab import Policy
-
-Loop = Callable[[int], None]
-
-COLUMNS = ("clip", "clip", "check", "check with run folder")
-LARGE = "transformer, 25M"
-PROBE_SAMPLES = 16
+from trimtab.bench.overhead import BLOCK_SECONDS, LARGE, NUM_BLOCKS, WORKLOADS, Overhead, measure_overhead
 
 
-class Transformer(nn.Module):
-    """A decoder-only language model over bytes."""
+def show_progress(name: str, done: int, total: int) -> None:
+    """Say on the terminal what is being measured."""
+    print(f"{done + 1} of {total}: {name} ...", file=sys.stderr, flush=True)
 
-    def __init__(self, width: int, depth: int, context: int) -> None:
-        super().__init__()
-        self.tokens = nn.Embedding(256, width)
-        self.positions = nn.Parameter(torch.zeros(context, width))
-        options: dict[str, Any] = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
-        self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(width, width // 64, 4 * width, **options) for _ in range(depth)
+
+def print_checks(rows: Sequence[Overhead]) -> None:
+    """Print one line for each workload."""
+    print(f"{'workload':22} {'ms/step':>8} {'A/A':>7} {'check':>7} {'+ run':>7}   bound")
+    for plain in (row for row in rows if row.name == "check"):
+        recorded = next(r for r in rows if (r.workload, r.name) == (plain.workload, "check with run folder"))
+        milliseconds, noise = 1000 * (plain.step_seconds or 0), plain.noise or 0
+        print(
+            f"{plain.workload:22} {milliseconds:8.2f} {noise:7.4f} {plain.figure:7.4f} {recorded.figure:7.4f}"
+            f"   {plain.bound}"
         )
-        self.head = nn.Linear(width, 256)
-        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(context), persistent=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Predict each next byte; shape (batch, context) to (batch, context, 256)."""
-        hidden = self.tokens(tokens) + self.positions
-        for block in self.blocks:
-            hidden = block(hidden, src_mask=self.mask, is_causal=True)
-        logits: Tensor = self.head(hidden)
-        return logits
 
 
-def make_mlp() -> nn.Module:
-    """About 250,000 parameters."""
-    return nn.Sequential(
-        nn.Linear(64, 400),
-        nn.ReLU(),
-        nn.Linear(400, 400),
-        nn.ReLU(),
-        nn.Linear(400, 160),
-        nn.ReLU(),
-        nn.Linear(160, 10),
+def print_large(rows: Sequence[Overhead]) -> None:
+    """Print what was measured on the large workload alone."""
+    found = {row.name: row for row in rows if row.workload == LARGE}
+    snapshots, probe, both = (found[name] for name in ("snapshots", "probe", "snapshots and probe"))
+    print(
+        f"snapshots, 25M: {snapshots.figure:.4f}; probe: {probe.figure:.4f} of the time, every {probe.probe_every} "
+        f"steps   {both.bound} together"
     )
-
-
-def mlp_loss(model: nn.Module, step: int) -> Tensor:
-    """The loss on the batch of a step."""
-    generator = torch.Generator().manual_seed(step)
-    inputs = torch.randn(64, 64, generator=generator)
-    return F.cross_entropy(model(inputs), inputs[:, :10].argmax(1))
-
-
-def language_loss(batch: int, context: int) -> Callable[[nn.Module, int], Tensor]:
-    """A function that gives the loss on the batch of a step."""
-
-    def loss(model: nn.Module, step: int) -> Tensor:
-        generator = torch.Generator().manual_seed(step)
-        tokens = torch.randint(0, 256, (batch, context), generator=generator)
-        return F.cross_entropy(model(tokens).flatten(0, 1), tokens.roll(-1, 1).flatten())
-
-    return loss
-
-
-WORKLOADS: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module, int], Tensor], float]] = {
-    "transformer, 1M": (lambda: Transformer(128, 5, 64), language_loss(8, 64), 1.01),
-    "transformer, 25M": (lambda: Transformer(512, 8, 128), language_loss(8, 128), 1.01),
-    "MLP, 250k, batch 64": (make_mlp, mlp_loss, 1.17),
-}
-
-
-GUARDS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "check": lambda _: {},
-    "check with run folder": lambda folder: {"run": folder},
-    "check without snapshots": lambda _: {"policy": Policy.from_dict({"snapshot_every": 10**9})},
-}
-"""What a supervised loop hands to its supervisor."""
-
-
-def make_loop(
-    make_model: Callable[[], nn.Module], compute_loss: Callable[[nn.Module, int], Tensor], guard: str, folder: Path
-) -> Loop:
-    """A training loop that goes on from call to call: `loop(num_steps)`."""
-    torch.manual_seed(0)
-    model = make_model()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    parameters = list(model.parameters())
-    supervisor = None
-    if guard != "clip":
-        supervisor = trimtab.Supervisor(model, optimizer, clip_norm=1.0, **GUARDS[guard](folder / f"{id(model)}"))
-    step = 0
-
-    def loop(num_steps: int) -> None:
-        nonlocal step
-        for _ in range(num_steps):
-            step += 1
-            loss = compute_loss(model, step)
-            optimizer.zero_grad()
-            loss.backward()
-            if supervisor is None:
-                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            else:
-                supervisor.check(loss)
-            optimizer.step()
-
-    return loop
-
-
-def time_block(loop: Loop, num_steps: int) -> float:
-    """Seconds per step of one block."""
-    began = perf_counter()
-    loop(num_steps)
-    return (perf_counter() - began) / num_steps
-
-
-def compare(name: str, guards: Sequence[str], num_blocks: int, seconds: float, warmup: int = 10) -> list[float]:
-    """The medians over the blocks of each loop against the first, and the seconds per step of the first."""
-    make_model, compute_loss, _ = WORKLOADS[name]
-    with tempfile.TemporaryDirectory() as folder:
-        loops = [make_loop(make_model, compute_loss, guard, Path(folder)) for guard in guards]
-        for loop in loops:
-            loop(warmup)
-        per_step = time_block(loops[0], 10)
-        num_steps = max(int(seconds / per_step) // 8 * 8, 8)
-        blocks = []
-        for block in range(num_blocks if 8 * per_step < seconds else max(num_blocks // 4, 5)):
-            order = [(block + shift) % len(loops) for shift in range(len(loops))]
-            times = dict(sorted((index, time_block(loops[index], num_steps)) for index in order))
-            blocks.append([times[index] / times[0] for index in range(1, len(loops))] + [times[0]])
-    return [statistics.median(column) for column in zip(*blocks, strict=True)]
-
-
-def measure_probe(num_steps: int = 80) -> tuple[float, int]:
-    """The share of the time that the probe takes in the long run, and the steps it is measured after."""
-    make_model, compute_loss, _ = WORKLOADS[LARGE]
-    model = make_model()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    held_out = language_loss(PROBE_SAMPLES, 128)
-    supervisor = trimtab.Supervisor(model, optimizer, clip_norm=1.0, probe=lambda model: held_out(model, 0))
-    for step in range(num_steps):
-        optimizer.zero_grad()
-        loss = compute_loss(model, step)
-        loss.backward()
-        supervisor.check(loss)
-        optimizer.step()
-    seconds = [np.nanmedian(supervisor.history.column(metric)) for metric in ("probe_seconds", "step_seconds")]
-    supervisor.finish()
-    return float(seconds[0] / seconds[1]) / supervisor._probing.every, supervisor._probing.every
-
-
-def time_checkpoint(num_times: int = 7) -> tuple[float, float]:
-    """How long `checkpoint` takes against one copy of the same tensors in memory, and the seconds of a resume."""
-    make_model, compute_loss, _ = WORKLOADS[LARGE]
-    with tempfile.TemporaryDirectory() as folder:
-        model = make_model()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-        supervisor = trimtab.Supervisor(model, optimizer, run=folder, checkpoint_every=1)
-        copies: list[Tensor] = []
-        ratios = []
-        for step in range(num_times + 2):
-            optimizer.zero_grad()
-            loss = compute_loss(model, step)
-            loss.backward()
-            supervisor.check(loss)
-            optimizer.step()
-            states = (each for state in optimizer.state.values() for each in state.values())
-            tensors = [*model.state_dict().values(), *states]
-            copies = copies or [torch.empty_like(each) for each in tensors]
-            if supervisor._archive is not None:
-                supervisor._archive.checkpoints.wait()
-            began = perf_counter()
-            torch._foreach_copy_(copies, tensors)
-            copied = perf_counter()
-            supervisor.checkpoint()
-            ratios.append((perf_counter() - copied) / (copied - began))
-        supervisor.checkpoint(now=True)
-        supervisor.finish()
-        other = make_model()
-        heir = trimtab.Supervisor(other, torch.optim.AdamW(other.parameters(), lr=1e-4), run=folder, resume=True)
-        began = perf_counter()
-        heir.resume()
-        seconds = perf_counter() - began
-        heir.finish()
-    return statistics.median(ratios[2:]), seconds
+    stall, resume = found["checkpoint"], found["resume"]
+    print(f"checkpoint, 25M: stalls the loop {stall.figure:.2f} times as long as a copy in memory   {stall.bound}")
+    print(f"resume, 25M: {resume.figure:.2f} s   {resume.bound:g}")
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("--blocks", type=int, default=41, help="interleaved blocks; a quarter where a step is slow")
-    parser.add_argument("--seconds", type=float, default=0.3, help="seconds a block takes")
+    parser.add_argument(
+        "--blocks", type=int, default=NUM_BLOCKS, help="interleaved blocks; a quarter where a step is slow"
+    )
+    parser.add_argument("--seconds", type=float, default=BLOCK_SECONDS, help="seconds a block takes")
     parser.add_argument("--only", choices=[*WORKLOADS], help="one workload alone")
     options = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.blocks} interleaved blocks")
-    print(f"{'workload':22} {'ms/step':>8} {'A/A':>7} {'check':>7} {'+ run':>7}   bound")
-    for name, (_, _, bound) in WORKLOADS.items():
-        if options.only in (None, name):
-            noise, plain, recorded, seconds = compare(name, COLUMNS, options.blocks, options.seconds)
-            print(f"{name:22} {1000 * seconds:8.2f} {noise:7.4f} {plain:7.4f} {recorded:7.4f}   {bound}")
+    names = None if options.only is None else [options.only]
+    rows = measure_overhead(names, options.blocks, options.seconds, show_progress)
+    print_checks(rows)
     if options.only in (None, LARGE):
-        snapshots, _ = compare(LARGE, ("check without snapshots", "check"), options.blocks, options.seconds)
-        share, every = measure_probe()
-        print(f"snapshots, 25M: {snapshots:.4f}; probe: {share:.4f} of the time, every {every} steps   0.02 together")
-        stall, resume = time_checkpoint()
-        print(f"checkpoint, 25M: stalls the loop {stall:.2f} times as long as a copy in memory   1.5")
-        print(f"resume, 25M: {resume:.2f} s   3")
+        print_large(rows)
 
 
 if __name__ == "__main__":

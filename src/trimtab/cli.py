@@ -187,3 +187,51 @@ def signal(
     with _say_errors():
         send_signal(run, name)
     console.print(f"{name}: {run} is to {SIGNALS[name]}", soft_wrap=True, markup=False, highlight=False)
+
+
+@app.command()
+def bench(
+    suite: Annotated[str, typer.Option(help="smoke, faults, healthy, overhead or scale.")] = "smoke",
+    jobs: Annotated[int, typer.Option(help="Processes, of one thread each.", min=1)] = 2,
+    file: Annotated[Path | None, typer.Option("--json", help="What to write; bench/SUITE.json if left out.")] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds of each run, from 0 on; 0 for the suite's own number.", min=0)] = 0,
+    first_seed: Annotated[int, typer.Option(help="The first of the seeds.", min=0)] = 0,
+    contestant: Annotated[
+        list[str] | None, typer.Option(help="A contestant; may be given several times. All if left out.")
+    ] = None,
+) -> None:
+    """Train small models on real data with faults, under Trimtab and other guards, and say what became of it.
+
+    It goes on where it was stopped. Beside the JSON file an HTML page is written.
+    """
+    from trimtab.bench.page import LEGEND, build_table, list_rows, write_suite_page
+    from trimtab.bench.suites import MEASURING, SUITES, list_cases, read_suite, run_measures, run_suite
+    from trimtab.errors import InputError
+
+    path = Path("bench") / f"{suite}.json" if file is None else file
+    names = contestant or []
+    page = path.with_suffix(".html")
+    with _say_errors(), Progress(*PROGRESS_COLUMNS, console=Console(stderr=True)) as progress:
+        if suite not in SUITES:
+            raise InputError(f"bench: there is no suite {suite!r}; there are {', '.join(SUITES)}")
+        chosen = range(first_seed, first_seed + seeds)
+        task = progress.add_task(suite, total=None)
+        if suite in MEASURING:
+            tables = run_measures(
+                suite,
+                path,
+                lambda name, done, total: progress.update(task, description=name, completed=done, total=total),
+            )
+        else:
+            progress.update(task, total=len(set(list_cases(suite, chosen, names))))
+            traces = run_suite(
+                suite, path, seeds=chosen, names=names, num_jobs=jobs, on_done=lambda _: progress.advance(task)
+            )
+            write_suite_page(page, read_suite(path)[0], traces)
+            tables = list_rows(traces)
+    for rows in tables:
+        console.print(build_table(rows), "")
+    if suite in MEASURING:
+        return
+    console.print(LEGEND, style="dim", highlight=False)
+    console.print(f"Look at it: {page}", soft_wrap=True, highlight=False)

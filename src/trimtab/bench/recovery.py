@@ -26,7 +26,6 @@ from trimtab.bench.training import (
     make_measure,
     train as train_guarded,
 )
-from trimtab.bench.workloads import workloads
 from trimtab.faults import Injection, inject, make_generator
 
 FAULT = "scaled-gradient"
@@ -167,10 +166,9 @@ def train(case: Case, tuning: Tuning | None = None, num_steps: int = 0) -> Trace
         tuning: the numbers of Algorithm 1; by default those found to be its best.
         num_steps: the steps of the run, if not the workload's own.
     """
-    workload = workloads[case.workload]
-    training = build_training(case.workload, workload, case.seed, Recipe(num_steps=num_steps), case.clip_norm)
-    measure_followed = make_measure(workload, NUM_FOLLOWED)
     injections, first_step = plan_fault(case)
+    training = build_training(case.workload, case.seed, Recipe(num_steps=num_steps), case.clip_norm, injections)
+    measure_followed = make_measure(training.workload, NUM_FOLLOWED)
     probe_losses, followed_losses, num_interventions = [], [], 0
 
     def observe(step: int, judgement: Judgement) -> None:
@@ -180,8 +178,8 @@ def train(case: Case, tuning: Tuning | None = None, num_steps: int = 0) -> Trace
             probe_losses.append(training.measure_probe(training.model))
             followed_losses.append(measure_followed(training.model))
 
-    run = train_guarded(training, make_guard(case, training, tuning), case.seed, injections, observe)
-    final_loss = make_measure(workload)(training.model)
+    run = train_guarded(training, make_guard(case, training, tuning), case.seed, observe)
+    final_loss = make_measure(training.workload)(training.model)
     return Trace(first_step, tuple(probe_losses), tuple(followed_losses), final_loss, num_interventions, run.halted)
 
 

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from trimtab.bench.workloads import Precision, Workload
+from trimtab.bench.workloads import Precision, Workload, workloads
 from trimtab.errors import Halted
 from trimtab.faults import Hit, Injection, Injector
 
@@ -113,6 +113,12 @@ class Training:
     autocast: Callable[[], AbstractContextManager[Any]]
     """The context of every forward pass."""
 
+    injections: Sequence[Injection] = ()
+    """The faults it will be given."""
+
+    batch: Any = None
+    """The newest micro-batch, as the loader gave it."""
+
     memory: dict[str, Any] = field(default_factory=dict)
     """What the workload keeps from step to step."""
 
@@ -160,18 +166,22 @@ NUM_PROBED = 16
 
 
 def build_training(
-    name: str, workload: Workload, seed: int, recipe: Recipe | None = None, clip_norm: float | None = None
+    name: str,
+    seed: int,
+    recipe: Recipe | None = None,
+    clip_norm: float | None = None,
+    injections: Sequence[Injection] = (),
 ) -> Training:
     """A fresh run of a workload.
 
     Args:
         name: the name of the workload.
-        workload: the workload.
         seed: the seed of weights and batches.
         recipe: how to train, where not as the workload says.
         clip_norm: the limit of the routine clipping; None for none.
+        injections: the faults it will be given.
     """
-    recipe = recipe or Recipe()
+    workload, recipe = workloads[name], recipe or Recipe()
     model = workload.build_model(seed)
     kind = recipe.optimizer or next(iter(workload.rates))
     num_steps = recipe.num_steps or workload.num_steps
@@ -185,7 +195,9 @@ def build_training(
         return nullcontext() if precision == "float32" else torch.autocast("cpu", dtype)
 
     probe = make_measure(workload, NUM_PROBED)
-    return Training(name, workload, model, optimizer, scheduler, scaler, num_steps, clip_norm, probe, autocast)
+    return Training(
+        name, workload, model, optimizer, scheduler, scaler, num_steps, clip_norm, probe, autocast, injections
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +218,6 @@ def train(
     training: Training,
     guard: Guard,
     seed: int,
-    injections: Sequence[Injection] = (),
     observe: Callable[[int, Judgement], None] | None = None,
 ) -> Run:
     """Train to the end.
@@ -215,11 +226,10 @@ def train(
         training: what to train; used up by it.
         guard: called after every backward.
         seed: the seed of the batches, and of the global random numbers.
-        injections: the faults.
         observe: called after each step, from 1 on, with what the guard said; also for the steps after a halt.
     """
     workload, model, optimizer, scaler = training.workload, training.model, training.optimizer, training.scaler
-    injector = Injector(injections, model, optimizer)
+    injector = Injector(training.injections, model, optimizer, scheduler=training.scheduler, scaler=scaler)
     torch.manual_seed(seed)
     halted, num_lost = "", 0
     for step in range(1, training.num_steps + 1):
@@ -232,7 +242,7 @@ def train(
             losses = []
             for index in range(workload.num_micro):
                 number = (step - 1) * workload.num_micro + index + 1
-                batch = injector.batch(step, workload.draw_batch(seed, number))
+                batch = training.batch = injector.batch(step, workload.draw_batch(seed, number))
                 with training.autocast():
                     loss = injector.loss(step, workload.compute_loss(model, batch)) / workload.num_micro
                 (loss if scaler is None else scaler.scale(loss)).backward()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from trimtab.errors import InputError
 from trimtab.faults import Scene, fault
 
 
-@fault("scaled-gradient", "gradients", strength=300.0, duration=10)
+@fault("scaled-gradient", "gradients", strength=300.0, duration=10, signs=("gradient-spike",))
 def scale_gradients(scene: Scene) -> None:
     """Every gradient is multiplied by the same number; their direction and the loss stay what they are.
 
@@ -19,10 +18,5 @@ def scale_gradients(scene: Scene) -> None:
     Raises:
         InputError: if no parameter has a gradient.
     """
-    gradients = [parameter.grad for parameter in scene.model.parameters() if parameter.grad is not None]
-    if not gradients:
-        raise InputError(
-            f"scaled-gradient found no gradient at step {scene.step}; call injector.gradients right after backward"
-        )
-    for gradient in gradients:
+    for _, gradient in scene.list_gradients():
         gradient.mul_(scene.strength)

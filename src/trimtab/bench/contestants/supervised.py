@@ -61,7 +61,7 @@ def supervise(training: Training, policy: Policy | None, *, has_probe: bool = Fa
     def guard(loss: Tensor) -> Judgement:
         if training.workload.moves_rates:
             supervisor.declare_rate_change()
-        decision = supervisor.check(loss)
+        decision = supervisor.check(loss, batch=training.batch)
         record = supervisor.record
         note, num_lost = ("", 0) if record is None else (record.action.note, record.action.num_lost)
         acts = bool(decision.responses) and (not decision.proceed or is_cut(decision))
