@@ -174,6 +174,11 @@ class History:
         return self._steps[self._start : self._end]
 
     @property
+    def was_accepted(self) -> NDArray[np.bool_]:
+        """View of which rows were accepted, and not abandoned since, oldest first; shape (rows,)."""
+        return self._was_accepted[self._start : self._end]
+
+    @property
     def state_steps(self) -> NDArray[np.float64]:
         """For each row, the step whose update is the last one in the state it measured; shape (rows,).
 
@@ -203,8 +208,7 @@ class History:
 
         Rejected rows are never among them, whatever became the level since.
         """
-        accepted = self._was_accepted[self._start : self._end]
-        kept: NDArray[np.int64] = np.flatnonzero(accepted & np.isfinite(self.column(metric)))
+        kept: NDArray[np.int64] = np.flatnonzero(self.was_accepted & np.isfinite(self.column(metric)))
         return kept
 
     def measured(self, metric: str, num: int) -> Column:

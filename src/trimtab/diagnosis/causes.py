@@ -22,6 +22,12 @@ RATE_RISE = 2.0
 RATE_STEPS = 8
 """Steps that a change of the learning rate takes to show in the loss."""
 
+JUMP = 4.0
+"""A group whose weight norm changes by 4 times as much as it ever did in the window has jumped."""
+
+SETTLED = 10
+"""Updates that have to be known before one can be told from them."""
+
 REPEAT_STEPS = 50
 """Steps within which a batch that comes again is a repeat of the loader."""
 
@@ -31,6 +37,7 @@ def name_causes(history: History) -> Iterator[str]:
     yield from _judge_gradient(history)
     yield from _judge_rate(history)
     yield from _judge_batch(history)
+    yield from _judge_weights(history)
 
 
 def _judge_gradient(history: History) -> Iterator[str]:
@@ -63,3 +70,30 @@ def _judge_batch(history: History) -> Iterator[str]:
     if rows.size and not is_all_there_is(recent[np.isfinite(recent)]):
         step = int(history.steps[:-1][-len(recent) :][rows[-1]])
         yield f"cause: the loader, the batch is that of step {step} again"
+
+
+def _judge_weights(history: History) -> Iterator[str]:
+    """Whether the weights made it or the batch: a loss that jumps after updates like all others is the batch's.
+
+    Told at the first step of an episode alone: after it, updates are missing or were undone.
+    """
+    if not history.has("weight_norm") or not history.was_accepted[-2:-1].all():
+        return
+    norms = history.column("weight_norm")[-WINDOW - 1 :].astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        changes = np.abs(np.diff(np.log(norms), axis=0))
+    before, recent = changes[:-RATE_STEPS], changes[-RATE_STEPS:]
+    if len(before) < SETTLED or not np.isfinite(changes).all():
+        return
+    most = before.max(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        times = np.where(recent.max(axis=0) > 0, recent.max(axis=0) / most, 0.0)
+    group = int(times.argmax())
+    if times[group] > JUMP:
+        step = int(history.steps[-RATE_STEPS:][int(recent[:, group].argmax())])
+        yield (
+            f"cause: the weights, those of {history.groups[group]} changed {times[group]:.3g} times as much as ever "
+            f"before step {step}"
+        )
+    else:
+        yield "cause: the batch, since the weights changed before it as they always do"

@@ -10,7 +10,13 @@ from trimtab.faults import Scene, fault
 from trimtab.faults.batches import is_integral, list_inputs, refuse_batch, replace_tensors
 
 
-@fault("constant-inputs", "batch", strength=0.0, duration=20, signs=("batch-repeat", "cause: the loader"))
+@fault(
+    "constant-inputs",
+    "batch",
+    strength=0.0,
+    duration=20,
+    signs=("batch-repeat", "cause: the loader", "cause: the batch"),
+)
 def flatten_inputs(scene: Scene, batch: Any) -> Any:
     """All inputs of the batch become one and the same value; the targets stay what they are.
 

@@ -12,7 +12,7 @@ from trimtab.faults import Scene, fault
 from trimtab.faults.batches import is_integral, list_inputs, list_tensors, refuse_batch, replace_tensors
 
 
-@fault("random-bytes", "batch", strength=256, duration=10, signs=("cause: a long-tail batch",))
+@fault("random-bytes", "batch", strength=256, duration=10, signs=("cause: the batch", "cause: a long-tail batch"))
 def randomize_batch(scene: Scene, batch: Any) -> Any:
     """The data of the batch become random values, all equally likely.
 

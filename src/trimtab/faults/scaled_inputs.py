@@ -8,7 +8,14 @@ from trimtab.faults import Scene, fault
 from trimtab.faults.batches import list_inputs, refuse_batch, replace_tensors
 
 
-@fault("scaled-inputs", "batch", strength=100.0, duration=10, signs=("cause: a long-tail batch",), needs="floats")
+@fault(
+    "scaled-inputs",
+    "batch",
+    strength=100.0,
+    duration=10,
+    signs=("cause: the batch", "cause: a long-tail batch"),
+    needs="floats",
+)
 def scale_inputs(scene: Scene, batch: Any) -> Any:
     """The floating-point inputs of the batch are multiplied by the same number; the targets stay what they are.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trimtab.faults import Scene, fault
 
 
-@fault("scaled-weights", "end", strength=16.0, signs=("weight-jump",))
+@fault("scaled-weights", "end", strength=16.0, signs=("weight-jump", "cause: the weights"))
 def scale_weights(scene: Scene) -> None:
     """Every parameter of the model is multiplied by the same number after the optimizer's step.
 

@@ -12,7 +12,7 @@ from trimtab.faults import Scene, fault
 from trimtab.faults.batches import is_integral, list_tensors, refuse_batch, replace_tensors
 
 
-@fault("shuffled-labels", "batch", strength=1.0, duration=20)
+@fault("shuffled-labels", "batch", strength=1.0, duration=20, signs=("cause: the batch",))
 def shuffle_labels(scene: Scene, batch: Any) -> Any:
     """The targets of the batch change places among its samples, each to another one.
 

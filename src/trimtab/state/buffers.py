@@ -194,6 +194,11 @@ class BufferCopies:
             kept += self._watched.values()
         return [(each.name, live) for each in kept if (live := each.live) is not None]
 
+    def list_floating(self) -> list[Tensor]:
+        """The mutable buffers, and self-updating parameters, that hold floating-point numbers and are not empty."""
+        lives = (each.live for each in self._mutable.values())
+        return [live for live in lives if live is not None and live.is_floating_point() and live.numel() > 0]
+
     def list_copies(self) -> dict[str, Tensor]:
         """The copies at hand, by buffer name."""
         both = (*self._mutable.values(), *self._watched.values())

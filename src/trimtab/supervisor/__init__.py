@@ -618,6 +618,7 @@ class Supervisor:
         moment.is_rate_declared, self._is_rate_declared = self._is_rate_declared, False
         moment.state_step = self._schedule.find_state_step(self.step)
         moment.self_change = self._controls.buffers.measure_change() if self._updates_itself else None
+        moment.buffers = self._controls.buffers.list_floating()
         subject.refresh_if_changed()
         self._hold_frozen()
         self._unscale()
