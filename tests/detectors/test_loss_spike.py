@@ -51,6 +51,9 @@ def watch(losses: Sequence[float], **settings: float) -> list[Finding]:
         pytest.param([exp(-step / 9) for step in range(40)] + [1e3], [41], id="even-where-it-fell-fast"),
         pytest.param([5.0] * 20 + [0.5] * 10 + [501.0], [31], id="even-where-it-stepped-down"),
         pytest.param([9.0] + [1.0] * 100 + [1.6], [102], id="window-moves-on"),
+        pytest.param([*ONES, 1.4, 1.4, 1.0], [18], id="two-in-a-row-above-1.25-times-the-level"),
+        pytest.param([*ONES, 1.4, nan, 1.4], [19], id="two-in-a-row-with-a-nan-between"),
+        pytest.param([1.0] * 100 + [1.45] * 50, [*range(102, 102 + REBASE_AFTER)], id="step-up-until-it-is-re-based"),
         pytest.param([-1.0] * 16 + [-0.49], [17], id="negative-level-by-half-its-magnitude"),
         pytest.param([-1.0] * 16 + [3.0], [17], id="from-negative-to-positive"),
         pytest.param([*[-2.0, -1.0] * 8, 11.0], [17], id="negative-and-noisy"),
@@ -75,6 +78,8 @@ def test_reports(losses: list[float], steps: list[int]) -> None:
         pytest.param([*ONES, 1.5], id="at-1.5-times-the-level"),
         pytest.param([*QUIET, 3.4], id="within-8-spreads"),
         pytest.param([1.0, 4.0, *ONES, 5.0], id="at-1.25-times-the-largest"),
+        pytest.param([*ONES, 1.4, 1.0, 1.4, 1.0, 1.4], id="never-two-in-a-row"),
+        pytest.param([2.0, 2.0, *ONES, 2.4, 2.4], id="two-in-a-row-below-1.25-times-two-seen-before"),
         pytest.param([5.0] * 200, id="constant"),
         pytest.param([exp(-step / 20) for step in range(200)], id="falling"),
         pytest.param([1 / (1 + step) for step in range(200)], id="falling-as-a-power"),
@@ -82,7 +87,7 @@ def test_reports(losses: list[float], steps: list[int]) -> None:
         pytest.param([1.0 + step / 100 for step in range(400)], id="rising-slowly"),
         pytest.param([exp(-step / 10) + 0.5 for step in range(100)] + [0.5] * 200, id="plateau"),
         pytest.param([2.0 if step % 2 else 1.0 for step in range(200)], id="two-valued"),
-        pytest.param([1.0] * 100 + [1.45] * 50, id="step-up-within-the-factor"),
+        pytest.param([1.0] * 100 + [1.25] * 50, id="step-up-within-the-factor-of-pairs"),
         pytest.param(COSINE * 4, id="warm-restarts-within-the-window"),
         pytest.param(HEAVY_TAIL[:16] * 20, id="heavy-tail-once-seen"),
         pytest.param(([1.0] * 9 + [4.0]) * 20, id="one-batch-in-ten-from-a-harder-domain-once-seen"),
@@ -103,6 +108,27 @@ def test_reports(losses: list[float], steps: list[int]) -> None:
 def test_stays_silent(losses: list[float]) -> None:
     """Start-up, falling, flat and noisy losses, and what has been seen before, are no spikes."""
     assert watch(losses) == []
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm", "is_found"),
+    [
+        pytest.param(1.3, 1.6, True, id="loss-and-weights"),
+        pytest.param(1.3, 1.4, False, id="weights-a-little"),
+        pytest.param(1.3, 1.0, False, id="loss-alone"),
+        pytest.param(1.2, 9.0, False, id="weights-alone"),
+    ],
+)
+def test_weights_that_jumped_lower_the_limit(loss: float, norm: float, is_found: bool) -> None:
+    """Where a group's weights have jumped too, less of a rise is enough, even below what the window has seen."""
+    history = History(["first", "second"])
+    for step in range(1, 42):
+        values = (3.0 if step < 8 else 1.0, (2.0, 1.0)) if step < 41 else (loss, (2.0, norm))
+        history.append(Measurement(step, {"loss": values[0], "weight_norm": values[1]}))
+        findings = detect(history, {"loss-spike": {}})
+        history.close(accepted=True)
+        assert step == 41 or not findings
+    assert bool(findings) == is_found
 
 
 @pytest.mark.parametrize(

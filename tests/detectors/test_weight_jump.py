@@ -61,9 +61,7 @@ def test_weight_that_normalization_hides_is_found(value: float) -> None:
     """A weight before BatchNorm that was overwritten with any large number is found at the next check."""
     training = make_training("adamw", ruin_after_update(value, 25)).supervise().run(26)
     found = [finding for decision in training.decisions for finding in decision.findings]
-    assert [(finding.detector, finding.step, finding.groups) for finding in found][:1] == [
-        ("weight-jump", 26, ("inner",))
-    ]
+    assert ("weight-jump", 26, ("inner",)) in [(finding.detector, finding.step, finding.groups) for finding in found]
 
 
 def test_it_may_be_told_to_go_back() -> None:

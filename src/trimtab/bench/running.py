@@ -7,6 +7,7 @@ import json
 import logging
 import multiprocessing
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -214,6 +215,7 @@ def run_cases(
 def prepare_worker() -> None:
     """One thread, and nothing on the terminal."""
     torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # where the first updates are left out
     logging.getLogger("trimtab").setLevel(logging.CRITICAL)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import isfinite
+from math import isfinite, sqrt
+
+import numpy as np
 
 from trimtab.detectors import detector
-from trimtab.history import History
+from trimtab.history import RECENT, History, compute_statistics
 from trimtab.types import Breach
 
 FACTOR = 1.5
@@ -19,6 +21,14 @@ harder domain was an alarm every time."""
 CEILING = 100.0
 """No spread raises the limit above 100 times the largest of the window. A step down within the window has a huge
 spread; with heavy-tailed targets, healthy losses reached 32 times the largest before them."""
+
+DOUBTED_FACTOR = 1.25
+"""Where there is more to be said against a loss than its height, it has to be 1.25 times its level only: it is the
+second in a row, or the weights have jumped."""
+
+JUMP = 1.5
+"""A group of weights whose norm is 1.5 times what it was one step before has jumped: no update of a sound run after
+warm-up was seen to do that, a learning rate 1000 times too high and a corrupted moment do."""
 
 FIRST_SAMPLES = 4
 """Below this even the order of magnitude is unknown: with heavy-tailed targets, the second loss of a healthy run can
@@ -40,8 +50,12 @@ def find_loss_spike(
     What it sees:
         A loss above the largest of: `sigmas` robust standard deviations over the median of the newest `window`
         samples (on log scale where the loss is never negative), 1.5 times that median, and 1.25 times the largest of
-        these samples. Rejected steps are no samples. With `plain`, a loss above their mean by so many of their standard
-        deviations instead, as many loops do it with 3.
+        these samples. Where the norm of some group of weights is 1.5 times what it was one step before, the first is
+        half as far from the median, and the last two become 1.25 times the median. Also two losses in a row of which
+        the lower is above the same limits, taken of the lower of each two samples in a row, with `sigmas` / √2 and
+        1.25 times the median: a run of bad batches of which none is bad enough alone. Rejected steps are no samples.
+        With `plain`, a loss above their mean by so many of their standard deviations instead, as many loops do it
+        with 3.
     Why it matters:
         The batch is not like the others, or the last update has hurt the weights: either way this update should not
         be made.
@@ -65,7 +79,10 @@ def find_loss_spike(
     if plain > 0 and len(history.samples("loss", window)) >= min(warmup, window):
         yield from _judge_plain(history, plain, window)
     else:
-        yield from judge_spike(history, "loss", sigmas, window, warmup, (FACTOR, MARGIN, coarse))
+        has_jumped = history.has_risen("weight_norm", JUMP)
+        margins = (DOUBTED_FACTOR, 0.0, coarse) if has_jumped else (FACTOR, MARGIN, coarse)
+        alone = tuple(judge_spike(history, "loss", sigmas / (1 + has_jumped), window, warmup, margins))
+        yield from alone or _judge_pair(history, sigmas / sqrt(2), window, warmup)
 
 
 def _judge_plain(history: History, sigmas: float, window: int) -> Iterator[Breach]:
@@ -79,6 +96,30 @@ def _judge_plain(history: History, sigmas: float, window: int) -> Iterator[Breac
         yield Breach(metric="loss", value=value, limit=limit, expected=mean, message=message)
 
 
+def _judge_pair(history: History, sigmas: float, window: int, warmup: int) -> Iterator[Breach]:
+    """The breach of the newest loss and the finite one before it, if both are above their level."""
+    losses = history.column("loss")[-RECENT:] if history.has("loss") else np.empty(0)
+    rows = np.flatnonzero(np.isfinite(losses))[-2:]
+    if len(rows) < 2 or rows[-1] != len(losses) - 1:
+        return
+    losses = losses[rows]
+    lower = float(losses.min())
+    samples = history.samples("loss", window + 1)
+    if history.was_accepted[-RECENT:][rows[0]]:
+        samples = samples[:-1]  # one of the two itself
+    pairs = np.minimum(samples[1:], samples[:-1])
+    if len(samples) < warmup or lower <= pairs.max():
+        return
+    seen = compute_statistics(pairs)
+    limit = seen.limit_above(sigmas, DOUBTED_FACTOR, MARGIN, ceiling=CEILING)
+    if not lower <= limit:
+        message = (
+            f"loss {losses[0]:.4g} and {losses[1]:.4g}, two in a row, are above their limit {limit:.4g} (level "
+            f"{seen.level:.4g} over {seen.num} pairs)"
+        )
+        yield Breach(metric="loss", value=lower, limit=limit, expected=seen.level, message=message)
+
+
 def judge_spike(
     history: History, metric: str, sigmas: float, window: int, warmup: int, margins: tuple[float, float, float]
 ) -> Iterator[Breach]:
@@ -90,11 +131,11 @@ def judge_spike(
         sigmas: robust standard deviations over the level.
         window: samples that level and spread rest on.
         warmup: samples below which the coarse limit holds.
-        margins: how many times its level a number may always be; how many times the largest sample; and how many
-            times that during warm-up.
+        margins: how many times its level a number may always be; how many times the largest sample, 0 where that is
+            no reason; and how many times that during warm-up.
     """
     value = history.newest.values.get(metric)
-    if not isinstance(value, float) or not isfinite(value) or history.is_within(metric, window):
+    if not isinstance(value, float) or not isfinite(value) or (margins[1] > 0 and history.is_within(metric, window)):
         return
     seen = history.statistics(metric, window)
     if seen.num < FIRST_SAMPLES:

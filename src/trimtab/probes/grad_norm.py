@@ -33,7 +33,7 @@ def measure_grad_norm(moment: Moment) -> Reading:
     if moment.grad_norm is not None:
         numbers = yield moment.grad_norm
         return {"grad_norm": float(numbers[0])}
-    gradients, there, _ = moment.take_norms()
+    gradients, there, _, _ = moment.take_norms()
     every = there
     if len(there) < len(gradients):
         found, nothing = iter(there.unbind()), there.new_zeros(())

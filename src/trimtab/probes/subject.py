@@ -174,19 +174,20 @@ class Moment:
     seconds: tuple[float, float] | None = None
     """Seconds since the step before, and those of them the supervisor took; None at the first step."""
 
-    norms: tuple[list[Tensor | None], Tensor, Tensor] | None = None
+    norms: tuple[list[Tensor | None], Tensor, Tensor, Tensor] | None = None
     """What `take_norms` has taken."""
 
-    def take_norms(self) -> tuple[list[Tensor | None], Tensor, Tensor]:
-        """The gradients, the norms of those that are there, and the norms of all parameters; one call for both.
+    def take_norms(self) -> tuple[list[Tensor | None], Tensor, Tensor, Tensor]:
+        """The gradients, the norms of those that are there, of all parameters and of `buffers`; one call for all.
 
         No gradient is looked at where the loop has measured their norm already.
         """
         if self.norms is None:
             gradients = [] if self.grad_norm is not None else self.subject.list_gradients()
             there = [gradient for gradient in gradients if gradient is not None]
-            both = stack_norms([*there, *self.subject.parameters], self.subject.device)
-            self.norms = gradients, both[: len(there)], both[len(there) :]
+            norms = stack_norms([*there, *self.subject.parameters, *self.buffers], self.subject.device)
+            sizes = len(there), len(self.subject.parameters), len(self.buffers)
+            self.norms = gradients, *norms.split(sizes)
         return self.norms
 
 

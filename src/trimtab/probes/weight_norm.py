@@ -14,6 +14,6 @@ def measure_weight_norm(moment: Moment) -> Reading:
     hides a ruined bias before it.
     """
     subject = moment.subject
-    _, _, weights = moment.take_norms()
+    _, _, weights, _ = moment.take_norms()
     norms = yield weights
     return {"weight_norm": subject.norms_by_group(norms)}

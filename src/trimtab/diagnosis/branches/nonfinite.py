@@ -1,0 +1,246 @@
+"""Is a number NaN or infinite? Where the first one was, in which precision, and what came before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trimtab.diagnosis.bouts import VERDICTS, WINDOW, Bout, find_bouts, list_bad
+from trimtab.diagnosis.curves import find_rate_jumps
+from trimtab.diagnosis.evidence import Evidence
+from trimtab.diagnosis.tree import Answer, Cause, Exclusion, Unmeasured, cause
+
+FLOAT16_MAX = 65504.0
+"""The largest float16, from IEEE 754."""
+
+
+def _tell(evidence: Evidence, bout: Bout) -> tuple[str, ...]:
+    """What is known of a bout, in sentences."""
+    groups = f" in {', '.join(bout.groups[:4])}" if bout.groups and bout.where != "loss" else ""
+    told = [f"the {bout.where} was the first that was not finite, at step {bout.first}{groups}"]
+    told.append(
+        f"{bout.num} records from step {bout.first} to {bout.last} are not finite"
+        if bout.num > 1
+        else "no other record near it is"
+    )
+    before = evidence.metric("loss").finite.newest_before(bout.first, 1)
+    if len(before):
+        told.append(f"the last finite loss before was {before.values[-1]:.4g} at step {int(before.steps[-1])}")
+    told += [bout.rise] if bout.rise else []
+    told += [f"precision: {evidence.regime or 'not known'}"]
+    return (*told, *([bout.note] if bout.note else []))
+
+
+def _answer(evidence: Evidence, name: str, confidence: float, fix: str, alternative: str = "") -> Iterator[Answer]:
+    """The cause with the bout it explains, the gravest or else the first; or what speaks against it."""
+    bouts = evidence.ask(find_bouts)
+    mine = sorted((each for each in bouts if each.cause == name), key=lambda each: each.state != "fatal")
+    if mine:
+        bout = mine[0]
+        more = (f"it happened {len(mine)} times",) if len(mine) > 1 else ()
+        located = bout.note.partition("it begins here: ")[2]
+        fix = f"{located}; then: {fix}" if located else fix
+        back = "" if bout.state == "mended" else f"; go on from a checkpoint before step {bout.first}"
+        yield Cause(
+            confidence=min(confidence + 0.05 * bool(located), 0.99),
+            step=bout.first,
+            evidence=(*_tell(evidence, bout), *more),
+            fix=fix + back,
+            state=bout.state,
+            alternative=alternative,
+        )
+    elif bouts:
+        yield Exclusion(_tell_why_not(evidence, name, bouts[0]))
+
+
+def _tell_why_not(evidence: Evidence, name: str, bout: Bout) -> str:
+    """What speaks against a cause for a bout that is put down to another."""
+    if name == "explosion":
+        return "neither loss nor gradient norm had risen before"
+    if name.endswith("-overflow"):
+        is_other = not evidence.regime or evidence.regime not in name
+        return f"the precision is {evidence.regime or 'not known'}" if is_other else bout.rise or "it recurs in float32"
+    if name in ("batch-not-finite", "transient-fault"):
+        is_rerun = any(f"{verdict}:" in bout.note for verdict in VERDICTS)
+        return "the batch computed again did not show it" if is_rerun else "no batch was computed again"
+    return f"the {bout.where} was not finite first, at step {bout.first}"
+
+
+@cause("batch-not-finite", question="nonfinite")
+def find_bad_batch(evidence: Evidence) -> Iterator[Answer]:
+    """A batch held NaN or infinity before the model saw it.
+
+    What it sees:
+        What the run noted when it looked at the batch once more.
+    Fix:
+        Clean the data where it is loaded; a masked output still leaves NaN in the gradient.
+    """
+    yield from _answer(
+        evidence,
+        "batch-not-finite",
+        0.95,
+        "clean or drop such rows where the data is loaded: `assert torch.isfinite(x).all()` in the dataset",
+    )
+
+
+@cause("transient-fault", question="nonfinite")
+def find_transient_fault(evidence: Evidence) -> Iterator[Answer]:
+    """A number was not finite that is finite when it is computed again.
+
+    What it sees:
+        The verdict of computing the batch again: transient.
+    Fix:
+        Test the hardware; look for a race between streams or processes.
+    """
+    yield from _answer(
+        evidence,
+        "transient-fault",
+        0.85,
+        "test the memory and the accelerator of this machine, and look for a race; code and data are not at fault",
+    )
+
+
+@cause("explosion", question="nonfinite")
+def find_explosion(evidence: Evidence) -> Iterator[Answer]:
+    """The training exploded, and the overflow came last.
+
+    What it sees:
+        In the 20 records before the first non-finite number the loss rose above 3 times its level, or the gradient
+        norm above 30 times.
+    Fix:
+        Half the learning rate, clip at 1.0, and begin before the rise; the overflow itself is no fault of precision.
+    """
+    jumps = [each for each in evidence.ask(find_rate_jumps) if not each.is_restart]
+    bouts = [each for each in evidence.ask(find_bouts) if each.cause == "explosion"]
+    near = [each for each in jumps if bouts and bouts[0].first - WINDOW <= each.step <= bouts[0].first]
+    rate = f" (it went from {near[-1].before:.3g} to {near[-1].after:.3g} at step {near[-1].step})" if near else ""
+    yield from _answer(
+        evidence,
+        "explosion",
+        0.9,
+        f"halve the learning rate{rate} and clip: `Supervisor(model, optimizer, clip_norm=1.0)`",
+        "data beyond anything seen before; look at the batches of the steps before",
+    )
+
+
+@cause("weights-not-finite", question="nonfinite")
+def find_bad_weights(evidence: Evidence) -> Iterator[Answer]:
+    """The weights themselves were not finite before anything was computed from them.
+
+    What it sees:
+        A weight norm that is not finite at the first step with any non-finite number.
+    Fix:
+        No batch can mend a weight: go back to a snapshot or checkpoint.
+    """
+    yield from _answer(
+        evidence,
+        "weights-not-finite",
+        0.9,
+        'go back to a snapshot: the ladder `nonfinite = {ladder = ["skip", "rollback+repair", "halt"]}` does so',
+        "an update with a non-finite gradient in the step before, which was not looked at",
+    )
+
+
+@cause("float16-overflow", question="nonfinite")
+def find_float16_overflow(evidence: Evidence) -> Iterator[Answer]:
+    """A forward pass in float16 went beyond 65504.
+
+    What it sees:
+        A loss that is not finite in a float16 run that had not exploded.
+    Fix:
+        Train in bfloat16, or keep the layer that overflows in float32.
+    """
+    yield from _answer(
+        evidence,
+        "float16-overflow",
+        0.8,
+        f"activations were beyond {FLOAT16_MAX:.0f}, the largest float16: use "
+        "`torch.autocast(device, torch.bfloat16)`, or compute the last layers and the loss in float32",
+        "the logarithm of 0 or 0/0 in the loss, which overflows in every precision; compute the batch in float32",
+    )
+    if any(each.cause == "float16-overflow" and not each.note for each in evidence.ask(find_bouts)):
+        yield Unmeasured(
+            "float32 rerun", "hand the batch over: `supervisor.check(loss, batch=batch)` with `compute_loss=` given"
+        )
+
+
+@cause("bfloat16-overflow", question="nonfinite")
+def find_bfloat16_overflow(evidence: Evidence) -> Iterator[Answer]:
+    """A bfloat16 run met a number that is not finite, without an explosion.
+
+    What it sees:
+        A loss or gradient that is not finite in a bfloat16 run. It overflows near 3e38 only, as float32 does, so a
+        true overflow is rare; with 8 significant bits small differences become 0, and 0 in a division or logarithm
+        is the usual reason.
+    Fix:
+        Compute the loss in float32, with an epsilon that bfloat16 can hold.
+    """
+    yield from _answer(
+        evidence,
+        "bfloat16-overflow",
+        0.7,
+        "compute the loss in float32: `loss = loss_fn(model(x).float(), y)`, and use epsilons of 1e-5 or more",
+        "the logarithm of 0 or 0/0 in the loss; compute the batch in float32 to tell",
+    )
+
+
+@cause("gradient-not-finite", question="nonfinite")
+def find_bad_gradient(evidence: Evidence) -> Iterator[Answer]:
+    """The gradient was not finite though the loss was.
+
+    What it sees:
+        A gradient norm that is not finite at a finite loss, in float32 or without a loss scale.
+    Fix:
+        Find the operation: the slope of a square root, norm or logarithm at 0, or a masked NaN in a `where`.
+    """
+    yield from _answer(
+        evidence,
+        "gradient-not-finite",
+        0.8 if evidence.regime else 0.65,
+        "find the operation: `print(trimtab.locate_nonfinite(model, batch, compute_loss))`; usual ones are the slope "
+        "of sqrt, norm or log at 0: add an epsilon inside, `torch.sqrt(x + 1e-8)`",
+        "" if evidence.regime else "overflows of a loss scaler in float16, which are routine; record the loss scale",
+    )
+
+
+@cause("loss-not-finite", question="nonfinite")
+def find_bad_loss(evidence: Evidence) -> Iterator[Answer]:
+    """The loss was not finite, out of a clear sky.
+
+    What it sees:
+        A loss that is not finite though neither it nor the gradients had risen, and the weights were finite. In
+        float32 that is usually the logarithm of 0 or 0/0 in the loss.
+    Fix:
+        Find the operation, and use its stable form.
+    """
+    yield from _answer(
+        evidence,
+        "loss-not-finite",
+        0.85 if evidence.regime == "float32" else 0.75,
+        "find the operation: `print(trimtab.locate_nonfinite(model, batch, compute_loss))`; usual ones are the log of "
+        "0 and 0/0: use log_softmax or `F.cross_entropy` on logits, divide by `count.clamp(min=1)`",
+        "a batch with NaN in it; `assert torch.isfinite(x).all()` in the dataset tells",
+    )
+
+
+@cause("review-not-finite", question="nonfinite")
+def find_bad_review(evidence: Evidence) -> Iterator[Answer]:
+    """A reviewed metric is not finite though the training is.
+
+    What it sees:
+        NaN or infinity in a metric of a review, with finite losses around it.
+    Fix:
+        Look at the evaluation data and at statistics that only evaluation uses, such as BatchNorm's running ones.
+    """
+    if evidence.ask(find_bouts):
+        return
+    for name, series in evidence.reviews.items():
+        bad = list_bad(series)
+        if len(bad):
+            yield Cause(
+                confidence=0.75,
+                step=int(bad[0]),
+                evidence=(f"{name} is not finite at {len(bad)} of {len(series)} reviews, first at step {int(bad[0])}",),
+                fix="look at the evaluation data, at empty batches in its mean, and at BatchNorm's running statistics: "
+                "`print({n: b for n, b in model.named_buffers() if not torch.isfinite(b).all()})`",
+            )
+            return

@@ -1,0 +1,148 @@
+"""Is it too slow? Where the time of a step goes, against what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trimtab.diagnosis.evidence import Evidence, Series
+from trimtab.diagnosis.tree import Answer, Cause, Exclusion, Unmeasured, cause
+
+SECONDS = ("step_seconds", "step_time", "time_per_step")
+DATA_SECONDS = ("data_seconds", "data_time", "data_loading_seconds", "dataloader_seconds")
+UTILIZATION = ("device_utilization", "gpu_utilization", "gpu_util")
+
+MOST_DATA = 0.4
+"""The share of a step spent on waiting for data from which the loader sets the pace."""
+
+SLOWER = 3.0
+"""How many times as long the steps of the last quarter take as those of the first quarter where a run has slowed down:
+other jobs on the machine and longer samples make steps twice as long."""
+
+STALL_TIMES, STALL_SECONDS = 50.0, 30.0
+"""A step is a stall where it takes both 50 times the usual and half a minute: checkpoints and evaluations take less."""
+
+LATER = 1.5
+"""How many times the expected time of an epoch is too slow."""
+
+LEAST_RECORDS = 40
+"""Records below which nothing is said."""
+
+
+def _read_seconds(evidence: Evidence) -> Series:
+    """How long each step took; nothing where too few are known."""
+    seconds = evidence.metric(*SECONDS).finite
+    return seconds if len(seconds) >= LEAST_RECORDS else seconds.take(slice(0, 0))
+
+
+@cause("data-bound", question="speed")
+def find_data_bound(evidence: Evidence) -> Iterator[Answer]:
+    """The device waits for data.
+
+    What it sees:
+        More than 40 % of the time of a usual step spent on waiting for the loader.
+    Fix:
+        More workers, pinned memory, decoding ahead of time.
+    """
+    seconds, waited = _read_seconds(evidence), evidence.metric(*DATA_SECONDS).finite
+    if not len(seconds):
+        return
+    usual = float(np.median(seconds.values))
+    if not len(waited):
+        yield Unmeasured("data_seconds", "time `next(iterator)` at every step and record it as data_seconds")
+        return
+    share = float(np.median(waited.values)) / usual if usual > 0 else 0.0
+    if share <= MOST_DATA:
+        yield Exclusion(f"{share:.0%} of a step is spent on waiting for data")
+        return
+    yield Cause(
+        confidence=0.85,
+        step=int(waited.steps[0]),
+        evidence=(f"{share:.0%} of the {usual:.3g} s of a step is spent on waiting for data",),
+        fix="`DataLoader(data, num_workers=os.cpu_count() // 2, pin_memory=True, prefetch_factor=4, "
+        "persistent_workers=True)`",
+    )
+
+
+@cause("slowed-down", question="speed")
+def find_slowdown(evidence: Evidence) -> Iterator[Answer]:
+    """The steps take longer and longer.
+
+    What it sees:
+        Steps of the last quarter that take three times as long as those of the first quarter, by the median.
+    Fix:
+        Look for what grows: a list that keeps graphs alive, a log, a cache; or for another job on the machine.
+    """
+    seconds = _read_seconds(evidence)
+    if not len(seconds):
+        return
+    num = len(seconds)
+    before, after = float(np.median(seconds.values[: num // 4])), float(np.median(seconds.values[-(num // 4) :]))
+    if after > SLOWER * before > 0:
+        yield Cause(
+            confidence=0.7,
+            step=int(seconds.steps[-(num // 4)]),
+            evidence=(f"a step took {before:.3g} s in the first quarter and takes {after:.3g} s in the last quarter",),
+            fix="look for what grows, such as `losses.append(loss)` in place of `losses.append(loss.item())`",
+            alternative="another job on the machine, or a device that has become hot",
+        )
+
+
+@cause("stalls", question="speed")
+def find_stalls(evidence: Evidence) -> Iterator[Answer]:
+    """Single steps hang.
+
+    What it sees:
+        Steps that take more than 50 times the usual and more than 30 seconds.
+    Fix:
+        Look for what the job waits for: a worker, a file system, another rank.
+    """
+    seconds = _read_seconds(evidence)
+    if not len(seconds):
+        return
+    usual = float(np.median(seconds.values))
+    hung = np.flatnonzero((seconds.values > STALL_TIMES * usual) & (seconds.values > STALL_SECONDS))
+    if hung.size:
+        at = int(hung[0])
+        yield Cause(
+            confidence=0.75,
+            step=int(seconds.steps[at]),
+            evidence=(
+                f"step {int(seconds.steps[at])} took {seconds.values[at]:.4g} s, where {usual:.3g} s is usual; "
+                f"{hung.size} steps did so",
+            ),
+            fix="see what it waits for while it hangs: `py-spy dump --pid PID`; usual ones are a loader's worker, a "
+            "network file system, another rank",
+        )
+
+
+@cause("slower-than-expected", question="speed")
+def find_slow_epochs(evidence: Evidence) -> Iterator[Answer]:
+    """An epoch takes longer than was expected.
+
+    What it sees:
+        The time of a usual step, times the steps of an epoch, beyond 1.5 times the `expected_epoch_seconds` the run
+        was started with.
+    Fix:
+        That of the bound: the device where its utilization is above 90 %, else what it waits for.
+    """
+    seconds = _read_seconds(evidence)
+    expected = evidence.manifest.get("expected_epoch_seconds")
+    num_steps = evidence.manifest.get("steps_per_epoch")
+    if not len(seconds) or not expected or not num_steps:
+        return
+    takes = float(np.median(seconds.values)) * float(num_steps)
+    if takes <= LATER * float(expected):
+        return
+    used = evidence.metric(*UTILIZATION).finite.values
+    is_device = bool(len(used)) and float(np.median(used)) > (90 if used.max() > 1 else 0.9)
+    bound = f"the device is used to {float(np.median(used)):.3g}" if len(used) else "its utilization is not known"
+    yield Cause(
+        confidence=0.7,
+        step=int(seconds.steps[0]),
+        evidence=(f"an epoch takes {takes:.4g} s, where {float(expected):.4g} s was expected", bound),
+        fix="device-bound: `torch.autocast`, `torch.compile(model)`, larger batches"
+        if is_device
+        else "look at what the device waits for: `torch.profiler.profile()` over ten steps",
+    )

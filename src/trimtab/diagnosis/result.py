@@ -1,0 +1,132 @@
+"""What a diagnosis says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from trimtab.diagnosis.tree import QUESTIONS, Cause
+from trimtab.journal import to_json
+from trimtab.types import Finding
+
+Verdict = Literal["healthy", "degraded", "failed"]
+
+EXITS: dict[Verdict, int] = {"healthy": 0, "degraded": 1, "failed": 2}
+"""The exit status of each verdict."""
+
+MOST_FINDINGS = 200
+"""Findings that are listed; of more the first of each detector and the newest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What is the matter with a run: causes with evidence and fixes, the most likely first."""
+
+    verdict: Verdict
+    """healthy: nothing is the matter. degraded: faults were put right, or trouble is there that the run survived.
+    failed: it ended non-finite or halted, diverged, or never learned."""
+
+    causes: tuple[Cause, ...]
+    """The causes, the most likely first; trouble with the log itself comes last."""
+
+    findings: tuple[Finding, ...]
+    """What the detectors found, in order."""
+
+    not_measured: tuple[str, ...]
+    """What was not measured, each with how to measure it."""
+
+    notes: tuple[str, ...] = ()
+    """What was odd in the log and how it was put right; said before all else."""
+
+    unasked: tuple[str, ...] = ()
+    """The questions that were not asked, since one before them had a fatal answer."""
+
+    pattern: str = ""
+    """The shape of the loss curve in a few words; empty where the log is too short for one."""
+
+    num_steps: int = 0
+    """Records of steps that it rests on."""
+
+    last_step: int = 0
+    """The last step that is recorded."""
+
+    @property
+    def exit_status(self) -> int:
+        """0 for healthy, 1 for degraded, 2 for failed."""
+        return EXITS[self.verdict]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON can hold it."""
+        table = {
+            "verdict": self.verdict,
+            "causes": [_to_entry(each) for each in self.causes],
+            "findings": [_to_row(each) for each in _select(self.findings)],
+            "not_measured": list(self.not_measured),
+            "notes": list(self.notes),
+            "unasked": list(self.unasked),
+            "pattern": self.pattern,
+            "num_steps": self.num_steps,
+            "last_step": self.last_step,
+        }
+        told: dict[str, Any] = to_json(table)
+        return told
+
+    def __str__(self) -> str:
+        return "\n".join(_tell(self))
+
+
+def _to_entry(cause: Cause) -> dict[str, Any]:
+    return {
+        "cause": cause.name,
+        "confidence": cause.confidence,
+        "step": cause.step,
+        "evidence": list(cause.evidence),
+        "ruled_out": list(cause.ruled_out),
+        "fix": cause.fix,
+        "alternative": cause.alternative,
+        "state": cause.state,
+    }
+
+
+def _to_row(finding: Finding) -> dict[str, Any]:
+    return {
+        "step": finding.step,
+        "detector": finding.detector,
+        "severity": finding.severity,
+        "metric": finding.metric,
+        "value": finding.value,
+        "message": finding.message,
+    }
+
+
+def _select(findings: tuple[Finding, ...]) -> list[Finding]:
+    """Not more findings than can be read: the first few of each detector, and the newest."""
+    if len(findings) <= MOST_FINDINGS:
+        return list(findings)
+    counts: Counter[str] = Counter()
+    kept = []
+    for each in findings[: -MOST_FINDINGS // 2]:
+        counts[each.detector] += 1
+        if counts[each.detector] <= MOST_FINDINGS // 20:
+            kept.append(each)
+    return [*kept[: MOST_FINDINGS // 2], *findings[-MOST_FINDINGS // 2 :]]
+
+
+def _tell(diagnosis: Diagnosis) -> Iterator[str]:
+    yield from (f"log: {note}" for note in diagnosis.notes)
+    yield f"{diagnosis.verdict}: {diagnosis.num_steps} records up to step {diagnosis.last_step}"
+    if diagnosis.pattern:
+        yield f"the loss {diagnosis.pattern}"
+    if not diagnosis.causes:
+        yield "nothing was found in what was measured"
+    for number, cause in enumerate(diagnosis.causes, 1):
+        yield f"\n{number}. {cause.name} (confidence {cause.confidence:.2f}, {cause.state}) from step {cause.step}"
+        yield from (f"   {line}" for line in cause.evidence)
+        yield from (f"   ruled out: {line}" for line in cause.ruled_out)
+        yield f"   fix: {cause.fix}"
+        if cause.alternative:
+            yield f"   or else: {cause.alternative}"
+    yield from (f"not measured: {line}" for line in diagnosis.not_measured)
+    yield from (f"not asked: {QUESTIONS[each]}" for each in diagnosis.unasked)

@@ -1,0 +1,123 @@
+"""From a recorded run or another tool's log to a diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import trimtab.diagnosis.branches  # noqa: F401  fills the registry
+from trimtab.diagnosis.evidence import Evidence
+from trimtab.diagnosis.folder import gather_run
+from trimtab.diagnosis.gather import gather_values, replay_detectors
+from trimtab.diagnosis.patterns import PATTERNS, name_pattern
+from trimtab.diagnosis.result import Diagnosis, Verdict
+from trimtab.diagnosis.tree import Walk, walk_tree
+from trimtab.journal import MANIFEST, RunLog
+from trimtab.types import Action, Decision, Measurement
+
+if TYPE_CHECKING:
+    from trimtab.readers import Log
+
+Run: TypeAlias = "str | Path | RunLog | Log"
+"""A run folder, another tool's log, or either of them as it was read."""
+
+
+def diagnose(run: Run, mapping: Mapping[str, str] | None = None) -> Diagnosis:
+    """What is the matter with a run: ranked causes, each with its evidence and a fix.
+
+    A run folder is judged by what was found and decided when the run took place; nothing is replayed. In another
+    tool's log the detectors look first.
+
+    Args:
+        run: a run folder or a log by its path, or as it was read.
+        mapping: of another tool's log, their column's name to our metric.
+
+    Raises:
+        RunFormatError: if it is a run folder that cannot be read.
+        InputError: if it is a log that cannot be read.
+    """
+    return diagnose_evidence(gather(run, mapping))
+
+
+def gather(run: Run, mapping: Mapping[str, str] | None = None) -> Evidence:
+    """The evidence of a run or a log, with what the detectors find in it.
+
+    Raises:
+        RunFormatError: if it is a run folder that cannot be read.
+        InputError: if it is a log that cannot be read.
+    """
+    if isinstance(run, (str, Path)):
+        if (Path(run) / MANIFEST).is_file():
+            return gather_run(run)
+        from trimtab.readers import read_log
+
+        run = read_log(run, mapping)
+    if isinstance(run, RunLog):
+        events = [event for event in run.events if event.get("event") not in ("decision", "health")]
+        return gather_values(run.measurements, run.decided, events, run.manifest)
+    return replay_detectors(gather_values(run.measurements, manifest=run.info, notes=run.notes))
+
+
+def diagnose_values(
+    measurements: Sequence[Measurement],
+    decided: Sequence[tuple[Decision, Action]] | None = None,
+    events: Sequence[Mapping[str, Any]] = (),
+    manifest: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> Diagnosis:
+    """The same from plain values.
+
+    Args:
+        measurements: what was seen, in the order of its recording.
+        decided: the decisions with findings and what was done; None where no detector has looked yet, which they then
+            do.
+        events: the other events of a run.
+        manifest: what is known of how the run was started.
+        notes: what the reader of the log had to say.
+    """
+    evidence = gather_values(measurements, decided or (), events, manifest, notes)
+    return diagnose_evidence(replay_detectors(evidence) if decided is None else evidence)
+
+
+def diagnose_evidence(evidence: Evidence) -> Diagnosis:
+    """Walk the tree over evidence."""
+    walk = walk_tree(evidence)
+    pattern = name_pattern(evidence)
+    unsupported = pattern is PATTERNS["opposed"]
+    notes = (*evidence.notes, *_tell_repairs(evidence), *((pattern.likely,) if unsupported and pattern else ()))
+    losses = evidence.metric("loss", "grad_norm")
+    return Diagnosis(
+        _judge(evidence, walk),
+        walk.causes,
+        evidence.findings,
+        walk.not_measured,
+        notes,
+        walk.unasked,
+        pattern.shape if pattern is not None else "",
+        len(losses),
+        evidence.last_step,
+    )
+
+
+def _judge(evidence: Evidence, walk: Walk) -> Verdict:
+    if evidence.is_halted or any(each.state == "fatal" for each in walk.causes):
+        return "failed"
+    return "degraded" if walk.causes else "healthy"
+
+
+def _tell_repairs(evidence: Evidence) -> Iterator[str]:
+    """What was put right in the record, in sentences."""
+    repairs = evidence.repairs
+    if repairs.num_repeated:
+        yield f"{repairs.num_repeated} records repeat a step; the last of each was kept"
+    if repairs.restarts:
+        told = ", ".join(f"{before} back to {after}" for before, after in repairs.restarts)
+        yield f"the run was restarted: the steps went from {told}; what was done again counts once"
+    if repairs.num_missing and not any("missing" in note for note in evidence.notes):
+        told = ", ".join(f"{before} and {after}" for before, after in repairs.gaps)
+        yield f"about {repairs.num_missing} records are missing between steps {told}"
+    gaps = [event for event in evidence.events if event.get("event") == "gap"]
+    if gaps:
+        num = sum(int(event.get("num_lost", 0)) for event in gaps)
+        yield f"the journal itself lost {num} records, since it could not be written"

@@ -1,0 +1,20 @@
+"""The norm of the buffers that change."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trimtab.probes import Reading, probe
+from trimtab.probes.subject import Moment
+
+
+@probe("buffer_norm", size=lambda moment: len(moment.buffers))
+def measure_buffer_norm(moment: Moment) -> Reading:
+    """`buffer_norm`: the Euclidean norm of the buffers that the model changes, such as BatchNorm's statistics.
+
+    Not finite where one of their numbers is not. Absent for models without such buffers.
+    """
+    if not moment.buffers:
+        return {}
+    norms = yield moment.take_norms()[3]
+    return {"buffer_norm": float(np.sqrt(np.square(norms, dtype=np.float64).sum()))}

@@ -1,0 +1,136 @@
+"""The walk: the order of the questions, what is ruled out, what was not measured, and what a diagnosis says."""
+
+from __future__ import annotations
+
+import json
+from math import nan
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies
+
+from tests.scenarios.diagnosis.faulty import FAULTY
+from tests.scenarios.diagnosis.logs import Draft, draw, healthy
+from trimtab.diagnosis import QUESTIONS, Diagnosis, Kind, diagnose, diagnose_values, known_causes
+from trimtab.errors import InputError, RunFormatError
+from trimtab.readers import Log
+from trimtab.types import Measurement
+
+
+def judge(name: str, seed: int = 0) -> Diagnosis:
+    """The diagnosis of one of the faulty logs."""
+    draft = draw(name, FAULTY[name][0], seed)
+    return diagnose_values(draft.measurements(), manifest=draft.manifest)
+
+
+@pytest.mark.parametrize("kind", known_causes.values(), ids=known_causes.keys())
+def test_every_cause_has_a_manual_page(kind: Kind) -> None:
+    """A cause says in a sentence what it is, and what it sees; its question is one of the tree's."""
+    first, _, rest = kind.manual.partition("\n")
+    assert first.endswith(".")
+    assert "What it sees:" in rest
+    assert kind.question in QUESTIONS
+    assert kind.name == kind.name.lower()
+
+
+def test_walk_stops_at_a_fatal_cause() -> None:
+    """After a NaN that ended the run no later question is asked, and it is said which."""
+    diagnosis = judge("a loss not a number to the end")
+    assert {known_causes[each.name].question for each in diagnosis.causes} == {"nonfinite"}
+    assert diagnosis.unasked == tuple(QUESTIONS)[2:]
+
+
+def test_other_causes_are_ruled_out_with_a_reason() -> None:
+    """Beside the cause stands what else it may have been, and what speaks against each."""
+    told = dict(line.split(": ", 1) for line in judge("a long-tail batch").causes[0].ruled_out)
+    assert told["learning-rate-jump"] == "the rate did not jump in the records before"
+    assert told["duplicate-batch"] == "batches were not recorded"
+
+
+def test_unmoved_weights_are_told_apart() -> None:
+    """Of weights that do not move, gradient, rate and precision tell why: each reason is ruled out or named."""
+    told = " ".join(judge("weights that stay").causes[0].ruled_out)
+    assert "zero-gradient: the gradient norm is" in told
+    assert "zero-learning-rate: the rate is up to" in told
+    assert "updates-rounded-away" in told
+
+
+def test_nothing_found_is_said_with_what_was_not_measured() -> None:
+    """A healthy loss alone is healthy, and it is said what would have to be measured."""
+    draft = healthy(np.random.default_rng(0))
+    diagnosis = diagnose_values(Draft({"loss": draft.columns["loss"]}).measurements())
+    assert diagnosis.causes == ()
+    assert "nothing was found in what was measured" in str(diagnosis)
+    assert any(line.startswith("val_loss: ") for line in diagnosis.not_measured)
+
+
+def test_log_without_a_loss_asks_for_it() -> None:
+    """Without a loss it is said how to name its column."""
+    diagnosis = diagnose_values([Measurement(step, {"grad_norm": 1.0}) for step in range(1, 100)])
+    assert diagnosis.not_measured[0].startswith("loss: name the column")
+
+
+def test_dictionary_is_json() -> None:
+    """A diagnosis goes into JSON as it is, non-finite numbers included, with the entries that tools read."""
+    told = json.loads(json.dumps(judge("a loss not a number to the end").to_dict(), allow_nan=False))
+    assert told["verdict"] == "failed"
+    assert {"cause", "confidence", "step", "evidence", "ruled_out", "fix"} <= told["causes"][0].keys()
+    assert told["findings"][0]["detector"] == "nonfinite"
+    assert isinstance(told["not_measured"], list)
+
+
+def test_repairs_of_the_log_come_first() -> None:
+    """What was put right in the log is said before the verdict."""
+    assert str(judge("every record twice")).startswith("log: 400 records repeat a step")
+
+
+def test_adversarial_losses_are_unsupported() -> None:
+    """Losses that oppose each other are not judged, and that is said."""
+    swing = np.sin(np.arange(300) / 9)
+    draft = Draft({"loss": 1 + 0.5 * swing, "loss_d": 1 + swing, "loss_g": 1 - swing})
+    diagnosis = diagnose_values(draft.measurements())
+    assert diagnosis.verdict == "healthy"
+    assert any("unsupported" in note for note in diagnosis.notes)
+
+
+@given(strategies.lists(strategies.floats(-1e9, 1e9) | strategies.just(nan), max_size=80))
+def test_any_curve_gets_a_diagnosis(losses: list[float]) -> None:
+    """Whatever the numbers, there is a diagnosis that goes into JSON."""
+    made = [Measurement(step, {"loss": loss}) for step, loss in enumerate(losses, 1)]
+    json.dumps(diagnose_values(made).to_dict(), allow_nan=False)
+
+
+@given(strategies.floats(0.01, 100), strategies.floats(0, 0.02), strategies.integers(12, 120))
+def test_smooth_falls_are_healthy(start: float, rate: float, num: int) -> None:
+    """A curve that falls without noise has no cause of a spike or a rise."""
+    made = [Measurement(step, {"loss": start * float(np.exp(-rate * step))}) for step in range(1, num + 1)]
+    named = {known_causes[each.name].question for each in diagnose_values(made).causes}
+    assert named <= {"learning"}
+
+
+def test_log_is_read_from_its_file(tmp_path: Path) -> None:
+    """A CSV file is diagnosed by its path, and with a mapping where its columns are called otherwise."""
+    draft = draw("a spike that stays", FAULTY["a spike that stays"][0], 0)
+    rows = [f"{step},{loss}" for step, loss in enumerate(draft.columns["loss"].tolist(), 1)]
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(["step,badness", *rows]) + "\n")
+    assert diagnose(path, mapping={"badness": "loss"}).causes[0].name == "persistent-spike"
+
+
+def test_log_as_it_was_read_is_diagnosed() -> None:
+    """A log in memory is as good as its file; what its reader knows counts."""
+    draft = draw("bfloat16", FAULTY["a loss infinite in bfloat16"][0], 0)
+    log = Log(source="x", format="csv", measurements=draft.measurements(), notes=("one odd line",), info=draft.manifest)
+    diagnosis = diagnose(log)
+    assert diagnosis.causes[0].name == "bfloat16-overflow"
+    assert diagnosis.notes == ("one odd line",)
+
+
+def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    """A path without a log, and a run folder of a newer format, are refused."""
+    with pytest.raises(InputError):
+        diagnose(tmp_path / "nothing.csv")
+    (tmp_path / "manifest.json").write_text('{"format": 99}')
+    with pytest.raises(RunFormatError):
+        diagnose(tmp_path)
