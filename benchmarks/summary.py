@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trimtab.bench.cases import Case
 from trimtab.bench.page import LEGEND, list_rows, to_markdown
+from trimtab.bench.processes.outcomes import ProcessOutcome
 from trimtab.bench.running import Trace
 from trimtab.bench.suites import read_suite
 
@@ -24,16 +25,18 @@ def main() -> None:
     options = parser.parse_args()
     parts = [PREFACE]
     traces: dict[Case, Trace] = {}
+    outcomes: list[ProcessOutcome] = []
     for path in options.files:
-        document, found = read_suite(path)
+        document, found, ended = read_suite(path)
         traces |= found
+        outcomes += ended
         machine = document["machine"]
         parts.append(
             f"Suite `{document['suite']}`: {len(found):,} runs on {machine['system']}, {machine['num_cores']} cores, "
             f"Python {machine['python']}, torch {machine['torch']}, Trimtab {machine['trimtab']}.\n"
         )
     parts.append(f"{LEGEND[0].upper()}{LEGEND[1:]}.\n")
-    text = "\n".join([*parts, *map(to_markdown, list_rows(traces))])
+    text = "\n".join([*parts, *map(to_markdown, list_rows(traces, outcomes))])
     print(text)
     if options.markdown:
         options.markdown.write_text(text)

@@ -11,6 +11,7 @@ from trimtab.policy import Plan, Policy
 from trimtab.types import Action, Breach, Decision, Finding, Measurement, Record, Response
 
 if TYPE_CHECKING:
+    from trimtab.diagnosis import diagnose
     from trimtab.loop import fit
     from trimtab.probes.locate import locate_nonfinite
     from trimtab.supervisor import Supervisor
@@ -32,6 +33,7 @@ __all__ = [
     "RunFormatError",
     "Supervisor",
     "TrimtabError",
+    "diagnose",
     "fit",
     "locate_nonfinite",
 ]
@@ -40,10 +42,11 @@ __version__ = version("trimtab")
 
 _LAZY = {
     "Supervisor": "trimtab.supervisor",
+    "diagnose": "trimtab.diagnosis",
     "fit": "trimtab.loop",
     "locate_nonfinite": "trimtab.probes.locate",
 }
-"""What needs torch is imported when it is first asked for."""
+"""What needs torch, or is needed seldom, is imported when it is first asked for."""
 
 
 def __getattr__(name: str) -> Any:

@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from typer.core import TyperCommand
 
 from trimtab.journal import to_json
 
@@ -35,19 +36,46 @@ PROGRESS_COLUMNS = (
     TimeRemainingColumn(),
 )
 
+SWEEP_LEGEND = (
+    "found: steps with findings of this detector; false: those where the diagnosis sees no trouble; missed: stretches "
+    "of trouble in which no detector found anything. After the first decision that differs the rest is a guess."
+)
+"""What the columns of a sweep are."""
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs in place of text.")]
 
 
+UNREADABLE = 3
+"""The exit status of `diagnose` where there is nothing to diagnose; 0 to 2 are its verdicts."""
+
+
+WRONG_CALL = 2
+"""The exit status of a call with arguments that no command has."""
+
+
+class DiagnoseCommand(TyperCommand):
+    """A command whose wrong calls are told from its verdicts by their exit status."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments; a wrong one ends with the status of what cannot be read."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if getattr(error, "exit_code", 0) == WRONG_CALL:
+                vars(error)["exit_code"] = UNREADABLE
+            raise
+
+
 @contextmanager
-def _say_errors() -> Iterator[None]:
-    """Turn what Trimtab raises on purpose, and what the system refuses, into one sentence and exit status 2."""
+def _say_errors(status: int = 2) -> Iterator[None]:
+    """Turn what Trimtab raises on purpose, and what the system refuses, into one sentence and an exit status."""
     from trimtab.errors import TrimtabError
 
     try:
         yield
     except (TrimtabError, OSError) as error:
         Console(stderr=True, soft_wrap=True).print(str(error), style="red", markup=False, highlight=False)
-        raise typer.Exit(2) from error
+        raise typer.Exit(status) from error
 
 
 @app.callback(invoke_without_command=True)
@@ -137,15 +165,83 @@ def _split_manual(manual: str) -> list[tuple[str, str]]:
     return parts
 
 
+@app.command(cls=DiagnoseCommand)
+def diagnose(
+    run: Annotated[Path, typer.Argument(metavar="RUN_OR_LOG", help="A run folder, or another tool's log.")],
+    as_json: AsJson = False,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", metavar="THEIRS=OURS", help="A column's name and our metric; may be given several times."
+        ),
+    ] = None,
+    format: Annotated[str | None, typer.Option(help="The log's format, where it is not recognized.")] = None,
+    postmortem: Annotated[
+        Path | None, typer.Option(help="A post-mortem to write: Markdown, or a page if it ends in .html.")
+    ] = None,
+) -> None:
+    """Say what is the matter with a run, and what to do: causes, the evidence for each, and the fix.
+
+    It reads run folders, CSV, JSON lines, trainer_state.json, TensorBoard, MLflow, Weights & Biases, and printed text.
+
+    Exit status: 0 healthy, 1 degraded, 2 failed, 3 unreadable.
+    """
+    from trimtab.diagnosis import diagnose as diagnose_run
+    from trimtab.diagnosis.postmortem import postmortem as write_text
+    from trimtab.errors import InputError
+    from trimtab.journal import MANIFEST, write_aside
+    from trimtab.readers import Log, read_log
+
+    with _say_errors(UNREADABLE):
+        names = dict(_split_pair("--map", each) for each in mapping or [])
+        if postmortem is not None and postmortem.suffix not in (".md", ".html"):
+            raise InputError(f"diagnose: --postmortem {str(postmortem)!r} has to end in .md or .html")
+        source: Path | Log = run
+        if names or format is not None or not (run / MANIFEST).is_file():
+            source = read_log(run, names, format)
+        diagnosis = diagnose_run(source)
+        options = [f"--map={each}" for each in mapping or []] + ([f"--format={format}"] if format is not None else [])
+        if postmortem is not None and postmortem.suffix == ".html":
+            from trimtab.report.postmortem import write_postmortem_page
+
+            write_postmortem_page(postmortem, diagnosis, source, options)
+        elif postmortem is not None:
+            write_aside(postmortem, write_text(diagnosis, source, options))
+    if as_json:
+        print(json.dumps(diagnosis.to_dict()))
+    else:
+        print(diagnosis)
+    raise typer.Exit(diagnosis.exit_status)
+
+
+def _split_pair(option: str, text: str) -> tuple[str, str]:
+    """The two sides of `left=right`; their names may hold an equals sign, ours do not."""
+    from trimtab.errors import InputError
+
+    left, _, right = text.rpartition("=")
+    if not (left and right):
+        raise InputError(
+            f"{option} {text!r} has to be two names with = between them, such as {option} 'their loss=loss'"
+        )
+    return left, right
+
+
 @app.command()
 def replay(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     policy: Annotated[
         Path | None, typer.Option(help="The policy to judge by, a TOML file; the run's own if left out.")
     ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(metavar="SETTING=A,B,C", help="A setting to try several values of: loss-spike.sigmas=4,6,8."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a policy would have found and decided in a recorded run, beside what was decided."""
+    if sweep is not None:
+        _sweep(run, policy, sweep, as_json=as_json)
+        return
     from trimtab.journal import read_run, to_fields
     from trimtab.policy import Policy
     from trimtab.replay import replay_run
@@ -174,6 +270,36 @@ def replay(
         f"{len(log.measurements)} steps and reviews replayed, {len(compared)} with findings, "
         f"{num_differing} decided otherwise"
     )
+
+
+def _sweep(run: Path, policy: Path | None, wanted: str, *, as_json: bool) -> None:
+    """Print what each value of a setting would have found and decided."""
+    from trimtab.diagnosis.sweep import sweep
+    from trimtab.policy import Policy
+
+    with _say_errors():
+        setting, values = _split_pair("--sweep", wanted)
+        base = None if policy is None else Policy.from_toml(policy)
+        rows = sweep(run, setting, [_parse_value(setting, each) for each in values.split(",")], base)
+    if as_json:
+        print(json.dumps(to_json({"setting": setting, "rows": [each.to_dict() for each in rows]})))
+        return
+    table = Table(setting, "found", "false", "missed", "first at", "decided", box=None, pad_edge=False)
+    for each in rows:
+        decided = ", ".join(f"{num} × {verdict}" for verdict, num in each.verdicts.items()) or "nothing"
+        first = "-" if each.first_step is None else str(each.first_step)
+        table.add_row(f"{each.value:g}", *map(str, (each.num_found, each.num_false, each.num_missed)), first, decided)
+    console.print(table, "")
+    console.print(SWEEP_LEGEND, style="dim", highlight=False)
+
+
+def _parse_value(setting: str, text: str) -> float:
+    from trimtab.errors import InputError
+
+    try:
+        return int(text) if text.strip().lstrip("+-").isdecimal() else float(text)
+    except ValueError as error:
+        raise InputError(f"--sweep: {text!r} is no number; give {setting}= several of them, with commas") from error
 
 
 @app.command()
@@ -214,7 +340,7 @@ def bench(
     with _say_errors(), Progress(*PROGRESS_COLUMNS, console=Console(stderr=True)) as progress:
         if suite not in SUITES:
             raise InputError(f"bench: there is no suite {suite!r}; there are {', '.join(SUITES)}")
-        chosen = range(first_seed, first_seed + seeds)
+        chosen = range(first_seed, first_seed + (seeds or min(first_seed, 1)))
         task = progress.add_task(suite, total=None)
         if suite in MEASURING:
             tables = run_measures(
@@ -224,11 +350,10 @@ def bench(
             )
         else:
             progress.update(task, total=len(set(list_cases(suite, chosen, names))))
-            traces = run_suite(
-                suite, path, seeds=chosen, names=names, num_jobs=jobs, on_done=lambda _: progress.advance(task)
-            )
-            write_suite_page(page, read_suite(path)[0], traces)
-            tables = list_rows(traces)
+            run_suite(suite, path, seeds=chosen, names=names, num_jobs=jobs, on_done=lambda _: progress.advance(task))
+            document, traces, outcomes = read_suite(path)
+            write_suite_page(page, document, traces, outcomes)
+            tables = list_rows(traces, outcomes)
     for rows in tables:
         console.print(build_table(rows), "")
     if suite in MEASURING:

@@ -8,16 +8,18 @@
     ├── RunFormatError              a run folder cannot be read
     ├── OutOfMemory                 memory ran out, and smaller micro-batches did not help
     ├── CheckpointError             a checkpoint cannot be written, is damaged, or does not fit
-    └── Halted                      a supervisor ended the run on purpose; `decision` says why
+    └── Halted                      a supervisor ended the run on purpose; `decision` and `diagnosis` say why
 
 Every message is one sentence: who, what is wrong, what is allowed, what to do.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trimtab.types import Decision
 
 
@@ -60,6 +62,29 @@ class Halted(TrimtabError):
         decision: the decision that halted the run, with its findings and its reason.
     """
 
-    def __init__(self, decision: Decision) -> None:
+    def __init__(self, decision: Decision, diagnose: Callable[[], Any] | None = None) -> None:
         super().__init__(f"the supervisor halted the run at step {decision.step}: {decision.reason}")
         self.decision = decision
+        self._diagnose = diagnose
+        self._diagnosis: Any = None
+
+    @property
+    def diagnosis(self) -> Any:
+        """What is the matter with the run, a `trimtab.diagnosis.Diagnosis`, found when first asked for; else None.
+
+        It rests on what the supervisor remembers, the newest part of the run; `trimtab diagnose` of the run folder has
+        all of it.
+        """
+        if self._diagnose is not None:
+            self._diagnosis, self._diagnose = self._diagnose(), None
+        return self._diagnosis
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Halted, (self.decision,), {"_diagnosis": self.diagnosis}
+
+    def __str__(self) -> str:
+        causes = self.diagnosis.causes if self.diagnosis is not None else ()
+        if not causes:
+            return super().__str__()
+        likely = f"{causes[0].name} (confidence {causes[0].confidence:.2f}) from step {causes[0].step}"
+        return f"{super().__str__()}; the likely cause is {likely}; print its .diagnosis for evidence and fix"

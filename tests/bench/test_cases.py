@@ -63,8 +63,8 @@ def test_mistakes_are_there_from_the_first_step_on() -> None:
 def test_whoever_is_needed_is_run() -> None:
     """Whoever is chosen, the twins, the unguarded runs and the oracle are there; and no run twice."""
     cases = list(list_fault_cases(["trimtab"], range(2), [("images", "nan-loss"), ("characters", "huge-weight")]))
-    assert len(cases) == len(set(cases)) == 2 * (2 * 2 + 2 * 4)
-    assert all({case.twin, case.unguarded} <= {*cases} for case in cases)
+    assert len(cases) == len(set(cases)) == 2 * (2 * 4 + 2 * 4)
+    assert all({case.twin, case.unguarded, case.healthy} <= {*cases} for case in cases)
     assert {case.contestant for case in cases} == {"nothing", "clipping", "oracle", "trimtab"}
 
 

@@ -31,6 +31,7 @@ def make_traces(own: Trace, *, bare: Trace | None = None, oracle: Trace | None =
         CASE: own,
         CASE.twin: make_trace(),
         clipped: make_trace(1.5),
+        CASE.healthy: make_trace(**see(9, "usual")),
         Case("images", "nothing", 0): make_trace(),
         Case("images", "nothing", 0, FAULT): bare or make_trace(2.0),
         Case("images", "oracle", 0, FAULT): oracle or make_trace(),
@@ -63,6 +64,14 @@ def see(step: int, *names: str, told: str = "") -> dict[str, Any]:
             make_traces(make_trace(**see(STEP + 51, "weight-jump"))), {"is_detected": False}, id="found-too-late"
         ),
         pytest.param(make_traces(make_trace(**see(STEP, "toy"))), {"is_named": False}, id="named-wrong"),
+        pytest.param(
+            make_traces(make_trace(**see(STEP, "usual"))), {"is_detected": False}, id="found-when-healthy-too"
+        ),
+        pytest.param(
+            make_traces(make_trace(**see(STEP, "toy", "a", "b", "c", "blocks"), target_groups=("blocks",))),
+            {"is_detected": True, "is_named": False},
+            id="all-groups-named",
+        ),
         pytest.param(
             make_traces(make_trace(**see(STEP, "toy", "blocks.1"), target_groups=("blocks", "blocks.1"))),
             {"is_named": True},

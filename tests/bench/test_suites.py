@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from html import escape
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from typer.testing import CliRunner
 from trimtab.bench.cases import Case
 from trimtab.bench.judging import judge_faults
 from trimtab.bench.page import draw_map, list_rows, to_markdown, write_suite_page
+from trimtab.bench.processes.cases import ProcessCase
+from trimtab.bench.processes.outcomes import ProcessOutcome
 from trimtab.bench.running import Results, Trace, run_case, run_cases
 from trimtab.bench.suites import describe, list_cases, read_suite
 from trimtab.cli import app
@@ -21,9 +24,11 @@ from trimtab.journal import to_json
 STEPS = 40
 GUARDS = ("nothing", "clipping", "oracle", "trimtab")
 CASES = [
-    *(Case("images", name, 0, num_steps=STEPS) for name in GUARDS[:2]),
+    *(Case("images", name, 0, num_steps=STEPS) for name in GUARDS),
     *(Case("images", name, 0, "nan-loss", num_steps=STEPS) for name in GUARDS),
 ]
+
+OUTCOME = ProcessOutcome(ProcessCase("out-of-memory", "nothing", 0), False, math.inf, math.inf, False, 3, 9, "", 4.5)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +42,7 @@ def test_one_fault_under_every_guard(traces: dict[Case, Trace]) -> None:
     final = {case.contestant: trace.final_loss for case, trace in traces.items() if case.fault}
     assert final["nothing"] == final["clipping"] == float("inf")
     assert final["trimtab"] < 1.05 * traces[CASES[1]].final_loss
-    assert {name: traces[case].num_lost for case in CASES if case.fault for name in [case.contestant]} == {
+    assert {case.contestant: traces[case].num_lost for case in CASES if case.fault} == {
         "nothing": 0,
         "clipping": 0,
         "oracle": 2,
@@ -68,19 +73,23 @@ def test_suite_goes_on_where_it_was_stopped(
     with path.open("a") as file:
         file.write('{"case": {"workl')
     assert {**Results(path).traces} == {case: traces[case] for case in CASES[:2]}
+    again = Results(path)
+    again.add(CASES[2], traces[CASES[2]])
+    assert {**Results(path).traces} == {case: traces[case] for case in CASES[:3]}
     done: list[Case] = []
     run_cases(CASES[:2], Results(path), on_done=done.append)
     assert done == CASES[:2]
     monkeypatch.setattr("trimtab.bench.running.digest_code", lambda: "other")
     assert Results(path).traces == {}
+    assert (tmp_path / "some.runs.old").exists()
 
 
 def test_file_is_read_back(traces: dict[Case, Trace], tmp_path: Path) -> None:
     """The runs in the file are those that were made, infinite losses included; anything else is refused."""
     path = tmp_path / "suite.json"
-    path.write_text(json.dumps(to_json(describe("smoke", traces)), allow_nan=False))
-    document, found = read_suite(path)
-    assert found == traces
+    path.write_text(json.dumps(to_json(describe("smoke", traces, [OUTCOME])), allow_nan=False))
+    document, found, outcomes = read_suite(path)
+    assert (found, outcomes) == (traces, [OUTCOME])
     assert document["suite"] == "smoke"
     path.write_text("{}")
     with pytest.raises(RunFormatError, match="no file of"):
@@ -90,14 +99,14 @@ def test_file_is_read_back(traces: dict[Case, Trace], tmp_path: Path) -> None:
 def test_page_and_tables(traces: dict[Case, Trace], tmp_path: Path) -> None:
     """The page opens offline and has a square for each workload, fault and guard; the tables are in it too."""
     page = tmp_path / "suite.html"
-    write_suite_page(page, describe("smoke", traces), traces)
+    write_suite_page(page, describe("smoke", traces), traces, [OUTCOME])
     text = page.read_text()
     assert "https://" not in text.split("<body>")[1].split("<script")[0]
     (heatmap,) = draw_map(judge_faults(traces)).data
     assert heatmap.y == ("nan-loss",)
     assert set(heatmap.x) == {"nothing", "clipping", "trimtab"}
     assert dict(zip(heatmap.x, heatmap.text[0], strict=True))["nothing"] == "broken"
-    for rows in list_rows(traces):
+    for rows in list_rows(traces, [OUTCOME]):
         assert escape(rows.title) in text
         assert all(len(row) == len(rows.head) for row in rows.body)
         assert to_markdown(rows).count("\n| ") == len(rows.body) + 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from math import nan
 from pathlib import Path
 
@@ -45,7 +46,15 @@ def test_other_causes_are_ruled_out_with_a_reason() -> None:
     """Beside the cause stands what else it may have been, and what speaks against each."""
     told = dict(line.split(": ", 1) for line in judge("a long-tail batch").causes[0].ruled_out)
     assert told["learning-rate-jump"] == "the rate did not jump in the records before"
-    assert told["duplicate-batch"] == "batches were not recorded"
+
+
+def test_what_was_not_measured_is_not_ruled_out() -> None:
+    """A cause that only a missing measurement could tell is listed as not judged, not as ruled out."""
+    diagnosis = judge("a long-tail batch")
+    assert not any(line.startswith("duplicate-batch") for line in diagnosis.causes[0].ruled_out)
+    nonfinite = judge("a loss not a number to the end")
+    assert not any("batch-not-finite" in line for line in nonfinite.causes[0].ruled_out)
+    assert any(line.startswith("the batch once more: ") for line in nonfinite.not_measured)
 
 
 def test_unmoved_weights_are_told_apart() -> None:
@@ -80,9 +89,21 @@ def test_dictionary_is_json() -> None:
     assert isinstance(told["not_measured"], list)
 
 
-def test_repairs_of_the_log_come_first() -> None:
-    """What was put right in the log is said before the verdict."""
-    assert str(judge("every record twice")).startswith("log: 400 records repeat a step")
+def test_repairs_of_the_log_come_with_the_verdict() -> None:
+    """What was put right in the log is said right after the verdict, before any cause."""
+    verdict, note = str(judge("every record twice")).split("\n")[:2]
+    assert verdict.startswith("degraded: 400 records")
+    assert note.startswith("  log: 400 records repeat a step")
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_text_fits_a_terminal(name: str) -> None:
+    """The text of every faulty log has at most 80 columns, and code stands in it as one piece."""
+    diagnosis = judge(name)
+    text = str(diagnosis)
+    assert max(len(line) for line in text.split("\n")) <= 80
+    for cause in diagnosis.causes:
+        assert all(code in text for code in re.findall("`([^`]+)`", cause.fix))
 
 
 def test_adversarial_losses_are_unsupported() -> None:

@@ -14,6 +14,7 @@ from tests.laws.training import list_differences
 from tests.loop.runs import NUM_STEPS, NoisyNet, Parts, SmoothNet, make_loader, make_parts
 from trimtab import InputError, fit
 from trimtab.errors import OutOfMemory
+from trimtab.journal import read_run
 from trimtab.loop import FitResult
 
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB."
@@ -197,3 +198,12 @@ def test_validation_gets_smaller_too() -> None:
     result = parts.fit(val_loader=loader)
     assert list_differences(parts.capture(), whole.capture()) == []
     assert [each.score for each in result.reviews] == pytest.approx([each.score for each in expected.reviews], rel=1e-5)
+
+
+@pytest.mark.parametrize("fault", [in_forward(4), in_update(3)], ids=["forward", "update"])
+def test_memory_that_ran_out_is_an_event(fault: Fault, tmp_path: Path) -> None:
+    """The run folder says what happened, also to whom no terminal was left."""
+    train(fault, run=tmp_path / "run")
+    told = [each["message"] for each in read_run(tmp_path / "run").events if each["event"] == "out-of-memory"]
+    assert len(told) == 1
+    assert FULL in told[0]

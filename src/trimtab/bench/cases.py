@@ -40,8 +40,18 @@ FITTING: Mapping[str, str] = {
 }
 """What a fault needs, to the workload that has it."""
 
+PLACED: Mapping[str, str] = {
+    "constant-inputs": "flights",
+    "dead-units": "flights",
+    "embedding-collapse": "contrastive",
+    "frozen-parameters": "flights",
+    "missing-parameters": "flights",
+    "learning-rate-ramp": "contrastive",
+}
+"""Faults that need nothing special and do most harm on a workload other than the usual one."""
+
 USUAL = "characters"
-"""The workload of faults that need nothing and are not of the core."""
+"""The workload of all other faults that need nothing and are not of the core."""
 
 BEGINS_BETWEEN = (0.3, 0.7)
 """The part of a run in which faults begin, unless they are there from the first step on."""
@@ -107,6 +117,11 @@ class Case:
         return dataclasses.replace(self.unguarded, fault="")
 
     @property
+    def healthy(self) -> Case:
+        """The healthy run under the same guard."""
+        return dataclasses.replace(self, fault="")
+
+    @property
     def unguarded(self) -> Case:
         """The same run with the same clipping, and no guard beside it."""
         return dataclasses.replace(self, contestant=UNGUARDED[contestants[self.contestant].clips])
@@ -147,7 +162,7 @@ def list_fault_cases(
     for seed in seeds:
         chosen = list_pairs() if pairs is None else pairs
         for workload in dict.fromkeys(workload for workload, _ in chosen):
-            yield from (Case(workload, name, seed) for name in UNGUARDED.values())
+            yield from (Case(workload, name, seed) for name in names)
         for (workload, fault), name in product(chosen, names):
             yield Case(workload, name, seed, fault)
 
@@ -165,17 +180,17 @@ def list_pairs() -> list[tuple[str, str]]:
 
 def find_workload(fault: Fault) -> str:
     """The workload that fits a fault; empty if it needs more than a loop, such as a process of its own."""
-    return FITTING.get(fault.needs, "") if fault.needs else USUAL
+    return FITTING.get(fault.needs, "") if fault.needs else PLACED.get(fault.name, USUAL)
 
 
 def list_healthy_cases(names: Iterable[str], seed: int) -> Iterator[Case]:
-    """The runs of the healthy suite: long ones in many recipes by Trimtab, and hard but healthy ones by everyone."""
+    """The runs of the healthy suite: long ones and hard ones in many recipes by Trimtab, and hard ones by everyone."""
     names = list(dict.fromkeys((*UNGUARDED.values(), *names)))
     for name, workload in workloads.items():
-        if workload.kind == "hard":
+        is_hard = workload.kind == "hard"
+        if is_hard:
             yield from (Case(name, each, seed) for each in names)
-            continue
         for recipe in HEALTHY_RECIPES:
             if workload.precision == "float32" or recipe.get("precision", "float16") == "float16":
-                fields: dict[str, Any] = {**recipe, "num_steps": HEALTHY_STEPS}
+                fields: dict[str, Any] = {**recipe, "num_steps": 0 if is_hard else HEALTHY_STEPS}
                 yield from (Case(name, each, seed, **fields) for each in names if each in ("clipping", "trimtab"))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from trimtab.bench.cases import Case
 from trimtab.bench.contestants import contestants
 from trimtab.bench.running import Sighting, Trace
 from trimtab.bench.workloads import workloads
+from trimtab.detectors import detectors
 from trimtab.faults import faults
 
 RECOVERED = 0.02
@@ -26,6 +26,9 @@ HORIZON = 50
 
 NAMED_WITHIN = 20
 """Steps from the first finding of a fault on within which its cause has to be named."""
+
+MOST_GROUPS = 3
+"""Groups that may be named together for each to be named."""
 
 HARMED = 0.01
 """Above the unguarded run's final loss, as a share of it: beyond it the guard did harm."""
@@ -54,7 +57,8 @@ class Figures:
     """True if one who knows the fault, and leaves out every update it touches, ends within 2 % of healthy."""
 
     is_detected: bool
-    """True if something was found from its first step until `HORIZON` steps after its end."""
+    """True if something was found from its first step until `HORIZON` steps after its end, and not in the healthy run
+    of the same guard."""
 
     delay: float
     """Steps from its first to the first finding; infinite if there is none."""
@@ -93,14 +97,16 @@ def judge_fault(case: Case, traces: Mapping[Case, Trace]) -> Figures:
     trace, twin = traces[case], traces[case.twin]
     bare = _of(case, "nothing")
     first, last = case.fault_step, case.fault_step + case.injections[0].duration - 1
-    seen = [each for each in trace.sightings if first <= each.step <= last + HORIZON]
+    usual = {name for each in traces[case.healthy].sightings for name in each.names}
+    news = [replace(each, names=tuple(name for name in each.names if name not in usual)) for each in trace.sightings]
+    seen = [each for each in news if each.names and first <= each.step <= last + HORIZON]
     return Figures(
-        is_worse(traces[bare], traces[bare.twin]),
+        is_worse(traces[bare], traces[bare.twin], has_level=first > 1),
         compare(traces[_of(case, "oracle")], traces[_of(case, "oracle").twin]) <= RECOVERED,
         bool(seen),
         seen[0].step - first if seen else math.inf,
         is_named(case, trace, seen),
-        trace.peak / trace.level,
+        trace.peak / (trace.level if first > 1 else twin.peak),
         compare(trace, twin),
         compare(trace, traces[case.unguarded]),
         len([step for step in trace.acted_steps if step >= first]),
@@ -109,7 +115,7 @@ def judge_fault(case: Case, traces: Mapping[Case, Trace]) -> Figures:
 
 
 def _of(case: Case, contestant: str) -> Case:
-    return dataclasses.replace(case, contestant=contestant)
+    return replace(case, contestant=contestant)
 
 
 def compare(trace: Trace, other: Trace) -> float:
@@ -121,17 +127,23 @@ def compare(trace: Trace, other: Trace) -> float:
     return (trace.final_loss - other.final_loss) / abs(other.final_loss)
 
 
-def is_worse(trace: Trace, twin: Trace) -> bool:
-    """True if a fault did harm: at the end, or by a peak."""
-    return not (compare(trace, twin) <= RECOVERED and trace.peak <= PEAKED * trace.level)
+def is_worse(trace: Trace, twin: Trace, *, has_level: bool) -> bool:
+    """True if a fault did harm: at the end, or by a peak, where there is a level from before it."""
+    has_peaked = has_level and not trace.peak <= PEAKED * trace.level
+    return has_peaked or not compare(trace, twin) <= RECOVERED
 
 
 def is_named(case: Case, trace: Trace, seen: Sequence[Sighting]) -> bool:
-    """True if soon after the first finding a sign of the fault is named, or the group of what it hit."""
+    """True if soon after the first finding a sign of the fault is named, or the group of what it hit.
+
+    A group counts where at most `MOST_GROUPS` are named together: who names them all has named none.
+    """
     if not seen:
         return False
     early = [each for each in seen if each.step <= seen[0].step + NAMED_WITHIN]
-    named = {name for each in early for name in each.names}
+    groups = [{*each.names} - {*detectors} for each in early]
+    named = {name for each in early for name in each.names if name in detectors}
+    named |= {name for each in groups if len(each) <= MOST_GROUPS for name in each}
     told = " ".join(each.told for each in early)
     signs = faults[case.fault].signs
     return bool(named & {*signs, *trace.target_groups}) or any(sign in told for sign in signs)

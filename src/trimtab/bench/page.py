@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
@@ -22,6 +23,7 @@ from trimtab.bench.judging import (
     list_workloads,
     summarize_by,
 )
+from trimtab.bench.processes.outcomes import ProcessOutcome, to_rows
 from trimtab.bench.running import Trace
 from trimtab.report.page import Card, Rows, write_page
 
@@ -84,8 +86,13 @@ def format_alarms(name: str, alarms: Alarms) -> tuple[str, ...]:
     return (name, *(f"{each:,}" for each in numbers), _format_excess(alarms.harm))
 
 
-def list_rows(traces: Mapping[Case, Trace]) -> list[Rows]:
-    """Every table of a suite: goals, contestants over all runs and by workload, and healthy runs."""
+def list_rows(traces: Mapping[Case, Trace], outcomes: Sequence[ProcessOutcome] = ()) -> list[Rows]:
+    """Every table of a suite: goals, contestants over all runs and by workload, and healthy runs.
+
+    Args:
+        traces: the runs.
+        outcomes: those that needed processes of their own.
+    """
     tables = []
     goals = [("met" if each.is_met else "missed", each.goal, each.figures) for each in judge_goals(traces)]
     if goals:
@@ -100,7 +107,7 @@ def list_rows(traces: Mapping[Case, Trace]) -> list[Rows]:
         alarms = {name: each for name, each in count_alarms(traces, is_hard=is_hard).items() if not _is_reference(name)}
         if alarms:
             tables.append(Rows(title, ALARMS_HEAD, [format_alarms(*each) for each in alarms.items()]))
-    return tables
+    return [*tables, *([to_rows(outcomes)] if outcomes else [])]
 
 
 def _is_reference(name: str) -> bool:
@@ -156,13 +163,16 @@ def _join(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def write_suite_page(path: Path, document: Mapping[str, Any], traces: Mapping[Case, Trace]) -> None:
+def write_suite_page(
+    path: Path, document: Mapping[str, Any], traces: Mapping[Case, Trace], outcomes: Sequence[ProcessOutcome] = ()
+) -> None:
     """Write the page of a suite.
 
     Args:
         path: the file to write.
         document: what its JSON file says of it.
         traces: its runs.
+        outcomes: those that needed processes of their own.
     """
     goals = list(judge_goals(traces))
     machine = document["machine"]
@@ -180,7 +190,7 @@ def write_suite_page(path: Path, document: Mapping[str, Any], traces: Mapping[Ca
         ),
         cards=cards,
         figure=draw_map(judge_faults(traces)),
-        tables=list_rows(traces),
+        tables=list_rows(traces, outcomes),
     )
 
 
@@ -223,10 +233,8 @@ def draw_map(judged: Mapping[str, Mapping[Case, Figures]]) -> go.Figure:
 
 
 def _median_excess(figures: Mapping[Case, Figures], workload: str, fault: str) -> float:
-    found: Sequence[float] = sorted(
-        each.excess for case, each in figures.items() if (case.workload, case.fault) == (workload, fault)
-    )
-    return found[len(found) // 2] if found else math.nan
+    found = [each.excess for case, each in figures.items() if (case.workload, case.fault) == (workload, fault)]
+    return median(found) if found else math.nan
 
 
 def _share(value: float) -> str:

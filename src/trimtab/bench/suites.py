@@ -8,6 +8,7 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ from trimtab.bench.contestants import contestants
 from trimtab.bench.judging import count_alarms, judge_faults, judge_goals, summarize_by
 from trimtab.bench.overhead import measure_overhead
 from trimtab.bench.page import list_growth_rows, list_overhead_rows
+from trimtab.bench.processes.cases import list_process_cases
+from trimtab.bench.processes.outcomes import ProcessOutcome, parse_outcome
+from trimtab.bench.processes.running import run_process_case
 from trimtab.bench.running import Results, Trace, parse_case, parse_trace, run_cases
 from trimtab.bench.scale import measure_scale
 from trimtab.bench.workloads import workloads
@@ -102,8 +106,19 @@ def run_suite(
     results = Results(path.with_suffix(".runs"))
     run_cases(cases, results, num_jobs, on_done)
     traces = {case: results.traces[case] for case in dict.fromkeys(cases)}
-    write_aside(path, json.dumps(to_json(describe(suite, traces)), indent=1) + "\n")
+    outcomes = run_processes(seeds or REPORTED_SEEDS[:1]) if suite == "faults" and not names else []
+    write_aside(path, json.dumps(to_json(describe(suite, traces, outcomes)), indent=1) + "\n")
     return traces
+
+
+def run_processes(seeds: Sequence[int]) -> list[ProcessOutcome]:
+    """Make the runs whose faults need more than a loop, one after the other; a minute and a half a seed.
+
+    Args:
+        seeds: the seeds.
+    """
+    with TemporaryDirectory() as folder:
+        return [run_process_case(case, Path(folder)) for case in list_process_cases(seeds)]
 
 
 def run_measures(suite: str, path: Path, on_progress: Callable[[str, int, int], None]) -> list[Rows]:
@@ -125,12 +140,13 @@ def run_measures(suite: str, path: Path, on_progress: Callable[[str, int, int], 
     return rows
 
 
-def describe(suite: str, traces: dict[Case, Trace]) -> dict[str, Any]:
+def describe(suite: str, traces: dict[Case, Trace], outcomes: Sequence[ProcessOutcome] = ()) -> dict[str, Any]:
     """All that is known of a suite: the machine, what it came to, and every run.
 
     Args:
         suite: its name.
         traces: its runs.
+        outcomes: those that needed processes of their own.
     """
     judged = judge_faults(traces)
     return {
@@ -141,6 +157,7 @@ def describe(suite: str, traces: dict[Case, Trace]) -> dict[str, Any]:
         "contestants": {name: asdict(each) for name, each in summarize_by(judged).items()},
         "healthy": {name: asdict(each) for name, each in count_alarms(traces, is_hard=False).items()},
         "hard_but_healthy": {name: asdict(each) for name, each in count_alarms(traces, is_hard=True).items()},
+        "processes": [asdict(each) for each in outcomes],
         "runs": [
             {
                 "case": case.to_dict(),
@@ -170,11 +187,11 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def read_suite(path: Path) -> tuple[dict[str, Any], dict[Case, Trace]]:
+def read_suite(path: Path) -> tuple[dict[str, Any], dict[Case, Trace], list[ProcessOutcome]]:
     """Read the file of a suite.
 
     Returns:
-        What it says of the suite, and its runs.
+        What it says of the suite, its runs, and those that needed processes of their own.
 
     Raises:
         RunFormatError: if it is none.
@@ -183,6 +200,7 @@ def read_suite(path: Path) -> tuple[dict[str, Any], dict[Case, Trace]]:
         document = json.loads(path.read_text())
         if document["format"] != FORMAT:
             raise RunFormatError(f"{str(path)!r} has format {document['format']!r}; this version reads {FORMAT}")
-        return document, {parse_case(run["case"]): parse_trace(run["trace"]) for run in document["runs"]}
+        traces = {parse_case(run["case"]): parse_trace(run["trace"]) for run in document["runs"]}
+        return document, traces, [parse_outcome(each) for each in document["processes"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFormatError(f"{str(path)!r} is no file of `trimtab bench`: {error}") from error

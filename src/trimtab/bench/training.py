@@ -25,6 +25,7 @@ from torch.optim.lr_scheduler import (
 from trimtab.bench.workloads import Precision, Workload, workloads
 from trimtab.errors import Halted
 from trimtab.faults import Hit, Injection, Injector
+from trimtab.probes.batches import map_tensors
 
 WARMUP = 0.1
 """Share of the steps over which the learning rate rises, in the schedules that warm up."""
@@ -55,7 +56,7 @@ def _build_warm_up(optimizer: Optimizer, num_steps: int) -> LRScheduler:
 SCHEDULES: Mapping[str, Callable[[Optimizer, int], LRScheduler]] = {
     "one-cycle": _build_one_cycle,
     "warm-up": _build_warm_up,
-    "restarts": lambda optimizer, num_steps: CosineAnnealingWarmRestarts(optimizer, max(num_steps // 7, 1), T_mult=2),
+    "restarts": lambda optimizer, num_steps: CosineAnnealingWarmRestarts(optimizer, max(num_steps // 6, 1)),
     "steps": lambda optimizer, num_steps: MultiStepLR(optimizer, [round(0.5 * num_steps), round(0.8 * num_steps)]),
     "constant": lambda optimizer, _: ConstantLR(optimizer, 1.0, 1),
 }
@@ -265,6 +266,7 @@ def train(
         num_lost += judgement.num_lost
         if observe is not None:
             observe(step, judgement)
+    injector.close()
     return Run(halted, tuple(injector.hits), num_lost)
 
 
@@ -272,9 +274,15 @@ def _name_halt(halt: Halted) -> tuple[str, ...]:
     return tuple(dict.fromkeys(each.detector for each in halt.decision.findings)) or ("halt",)
 
 
-def make_measure(workload: Workload, *num_samples: int) -> Callable[[nn.Module], float]:
-    """A function that measures the loss of the first held-out samples in eval mode; infinite if the model is broken."""
-    batch = workload.cut_held_out(*num_samples)
+def make_measure(workload: Workload, *num_samples: int, skip: int = 0) -> Callable[[nn.Module], float]:
+    """A function that measures the loss of held-out samples in eval mode; infinite if the model is broken.
+
+    Args:
+        workload: the workload.
+        *num_samples: how many of the first ones; all if left out.
+        skip: how many of them are left out, from the first on.
+    """
+    batch = map_tensors(workload.cut_held_out(*num_samples), lambda each: each[skip:])
 
     def measure(model: nn.Module) -> float:
         modes = {module: module.training for module in model.modules()}

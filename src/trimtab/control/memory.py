@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 
@@ -49,12 +49,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(each in str(error) for each in ALLOCATION_FAILURES)
 
 
+Warn: TypeAlias = Callable[[str], None]
+"""Told in a sentence that memory ran out, and what was done."""
+
+
 @dataclass(slots=True)
 class MicroBatchSize:
     """How many samples a micro-batch has at most; it gets smaller when memory runs out, and stays so."""
 
     size: int | None = None
     """The most samples; None for whole batches."""
+
+    warn: Warn = logger.warning
+    """Told whenever it gets smaller."""
 
     def fit(
         self,
@@ -104,9 +111,7 @@ class MicroBatchSize:
                 f"or its inputs smaller, free memory that others use, or start with a smaller micro_batch ({reason})"
             )
         self.size = size // 2
-        logger.warning(
-            "memory ran out: micro-batches have %d samples from now on, not %d (%s)", self.size, size, reason
-        )
+        self.warn(f"memory ran out: micro-batches have {self.size} samples from now on, not {size} ({reason})")
 
 
 class Update:
@@ -117,10 +122,12 @@ class Update:
 
     Args:
         optimizer: the optimizer.
+        warn: told whenever a step is made again.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, warn: Warn = logger.warning) -> None:
         self._optimizer = optimizer
+        self._warn = warn
         self._is_first = True
 
     def make(self, step: Callable[[], object]) -> None:
@@ -145,7 +152,7 @@ class Update:
                 return
             self._undo(marks, copies, reason)
             clear_memory()
-            logger.warning("memory ran out in the optimizer's step, which is made again (%s)", reason)
+            self._warn(f"memory ran out in the optimizer's step, which is made again ({reason})")
         raise OutOfMemory(
             "fit: memory runs out in the optimizer's step, whatever the size of a batch; make the model smaller, "
             f"choose an optimizer with less state, or free memory that others use ({reason})"

@@ -10,9 +10,6 @@ from trimtab.types import Breach
 
 METRIC = "eval_mode"
 
-SAY_EVERY = 100
-"""Steps after which it is said again, if it is still so."""
-
 
 @detector("eval-mode", severity="medium", needs=METRIC)
 def find_eval_mode(history: History) -> Iterator[Breach]:
@@ -33,6 +30,6 @@ def find_eval_mode(history: History) -> Iterator[Breach]:
         purpose, call `eval()` on those layers alone.
     """
     num = history.newest.values.get(METRIC)
-    if isinstance(num, float) and (history.count_newest(METRIC, num) - 1) % SAY_EVERY == 0:
+    if isinstance(num, float) and history.count_newest(METRIC, num) == 1:
         message = f"the model is trained in eval mode, in which {num:.0f} of its modules do something else"
         yield Breach(metric=METRIC, value=num, limit=0.0, message=message)

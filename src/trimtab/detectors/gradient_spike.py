@@ -43,7 +43,7 @@ def find_gradient_spike(
     Default response:
         Clip the gradients down to the level, keeping their direction.
     """
-    for breach in judge_spike(history, "grad_norm", sigmas, window, warmup, (FACTOR, MARGIN, coarse)):
+    for breach in judge_spike(history, "grad_norm", sigmas, window, min(warmup, window), (FACTOR, MARGIN, coarse)):
         yield replace(breach, groups=rank_groups(history, window))
 
 

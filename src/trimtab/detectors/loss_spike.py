@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import isfinite, sqrt
+from math import isfinite
 
 import numpy as np
 
 from trimtab.detectors import detector
-from trimtab.history import RECENT, History, compute_statistics
+from trimtab.history import History
 from trimtab.types import Breach
 
 FACTOR = 1.5
@@ -23,12 +23,20 @@ CEILING = 100.0
 spread; with heavy-tailed targets, healthy losses reached 32 times the largest before them."""
 
 DOUBTED_FACTOR = 1.25
-"""Where there is more to be said against a loss than its height, it has to be 1.25 times its level only: it is the
-second in a row, or the weights have jumped."""
+"""Where the weights have jumped too, a loss has to be 1.25 times its level only."""
 
 JUMP = 1.5
 """A group of weights whose norm is 1.5 times what it was one step before has jumped: no update of a sound run after
 warm-up was seen to do that, a learning rate 1000 times too high and a corrupted moment do."""
+
+GRACE = 50
+"""Steps after a schedule has started again for which the coarse limit holds: the loss rises with the rate."""
+
+RESTARTED = 2.0
+"""A learning rate that more than doubles from one step to the next has jumped."""
+
+ROUNDING = 0.01
+"""A share by which a rate may be above what it was before and still be the same."""
 
 FIRST_SAMPLES = 4
 """Below this even the order of magnitude is unknown: with heavy-tailed targets, the second loss of a healthy run can
@@ -51,9 +59,7 @@ def find_loss_spike(
         A loss above the largest of: `sigmas` robust standard deviations over the median of the newest `window`
         samples (on log scale where the loss is never negative), 1.5 times that median, and 1.25 times the largest of
         these samples. Where the norm of some group of weights is 1.5 times what it was one step before, the first is
-        half as far from the median, and the last two become 1.25 times the median. Also two losses in a row of which
-        the lower is above the same limits, taken of the lower of each two samples in a row, with `sigmas` / √2 and
-        1.25 times the median: a run of bad batches of which none is bad enough alone. Rejected steps are no samples.
+        half as far from the median, and the last two become 1.25 times the median. Rejected steps are no samples.
         With `plain`, a loss above their mean by so many of their standard deviations instead, as many loops do it
         with 3.
     Why it matters:
@@ -61,9 +67,10 @@ def find_loss_spike(
         be made.
     Stays silent:
         On falling, flat and noisy losses, and for heavy tails and harder domains whose batches were seen during
-        warm-up. Until `warmup` samples are in, only a loss above `coarse` times their largest is found, and nothing
-        before the fourth. While a loss falls, a spike that stays below 1.25 times the largest of the window is not
-        found, and a harder domain that enters later is taken for faults as long as it comes now and then.
+        warm-up. Until `warmup` samples are in, and for 50 steps after a schedule has started again, only a loss above
+        `coarse` times their largest is found, and nothing before the fourth. While a loss falls, a spike that stays
+        below 1.25 times the largest of the window is not found, and a harder domain that enters later is taken for
+        faults as long as it comes now and then.
     Settings:
         sigmas: robust standard deviations over the level. With 8, 68 healthy runs of small models gave no false
             alarm; the three found were steps of a run that did diverge.
@@ -81,8 +88,10 @@ def find_loss_spike(
     else:
         has_jumped = history.has_risen("weight_norm", JUMP)
         margins = (DOUBTED_FACTOR, 0.0, coarse) if has_jumped else (FACTOR, MARGIN, coarse)
-        alone = tuple(judge_spike(history, "loss", sigmas / (1 + has_jumped), window, warmup, margins))
-        yield from alone or _judge_pair(history, sigmas / sqrt(2), window, warmup)
+        found = tuple(judge_spike(history, "loss", sigmas / (1 + has_jumped), window, min(warmup, window), margins))
+        if found and has_restarted(history):
+            found = tuple(judge_spike(history, "loss", sigmas, window, window + 1, (FACTOR, MARGIN, coarse)))
+        yield from found
 
 
 def _judge_plain(history: History, sigmas: float, window: int) -> Iterator[Breach]:
@@ -96,28 +105,22 @@ def _judge_plain(history: History, sigmas: float, window: int) -> Iterator[Breac
         yield Breach(metric="loss", value=value, limit=limit, expected=mean, message=message)
 
 
-def _judge_pair(history: History, sigmas: float, window: int, warmup: int) -> Iterator[Breach]:
-    """The breach of the newest loss and the finite one before it, if both are above their level."""
-    losses = history.column("loss")[-RECENT:] if history.has("loss") else np.empty(0)
-    rows = np.flatnonzero(np.isfinite(losses))[-2:]
-    if len(rows) < 2 or rows[-1] != len(losses) - 1:
-        return
-    losses = losses[rows]
-    lower = float(losses.min())
-    samples = history.samples("loss", window + 1)
-    if history.was_accepted[-RECENT:][rows[0]]:
-        samples = samples[:-1]  # one of the two itself
-    pairs = np.minimum(samples[1:], samples[:-1])
-    if len(samples) < warmup or lower <= pairs.max():
-        return
-    seen = compute_statistics(pairs)
-    limit = seen.limit_above(sigmas, DOUBTED_FACTOR, MARGIN, ceiling=CEILING)
-    if not lower <= limit:
-        message = (
-            f"loss {losses[0]:.4g} and {losses[1]:.4g}, two in a row, are above their limit {limit:.4g} (level "
-            f"{seen.level:.4g} over {seen.num} pairs)"
-        )
-        yield Breach(metric="loss", value=lower, limit=limit, expected=seen.level, message=message)
+def has_restarted(history: History) -> bool:
+    """True if the learning rate has jumped up within the newest `GRACE` steps, to no more than it was before.
+
+    That is a schedule that starts again; a rate that jumps to where it never was is not.
+    """
+    if not history.has("learning_rate"):
+        return False
+    rates = history.column("learning_rate")
+    recent = rates[-GRACE:]
+    jumps = np.flatnonzero(recent[1:] > RESTARTED * recent[:-1])
+    if not len(jumps):
+        return False
+    row = len(rates) - len(recent) + int(jumps[-1]) + 1
+    scheduled = history.newest.values.get("scheduled_rate")
+    known = max(float(np.nanmax(rates[:row])), scheduled if isinstance(scheduled, float) else 0.0)
+    return bool(rates[row] <= (1 + ROUNDING) * known)
 
 
 def judge_spike(
@@ -141,7 +144,7 @@ def judge_spike(
     if seen.num < FIRST_SAMPLES:
         return
     factor, usual, coarse = margins
-    margin = usual if seen.num >= min(warmup, window) else coarse
+    margin = usual if seen.num >= warmup else coarse
     limit = seen.limit_above(sigmas, factor, margin, ceiling=CEILING)
     if not value <= limit:
         message = f"{metric} {value:.4g} is above its limit {limit:.4g} (level {seen.level:.4g} over {seen.num} steps)"

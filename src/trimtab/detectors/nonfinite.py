@@ -14,11 +14,11 @@ from trimtab.types import Breach, Value
 
 @detector("nonfinite", severity="critical", clocks=("step", "review"))
 def find_nonfinite(history: History, *, overflows: int = 4) -> Iterator[Breach]:
-    """A loss, gradient, weight, buffer or reviewed metric is NaN or infinite.
+    """A loss, gradient, weight, running statistic or reviewed metric is NaN or infinite.
 
     What it sees:
-        The loss and the gradient norm of every step, the gradient and weight norms of every group, the buffers that
-        the model changes (BatchNorm's statistics), and every metric of a review. Norms are taken in float32, so a
+        The loss and the gradient norm of every step, the gradient and weight norms of every group, the running
+        statistics of BatchNorm and the like, and every metric of a review. Norms are taken in float32, so a
         weight above about 1e19 counts as infinite: its square is.
     Why it matters:
         One update with a NaN makes every weight it touches NaN for good; BatchNorm statistics keep one NaN batch

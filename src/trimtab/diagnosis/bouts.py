@@ -22,6 +22,9 @@ NEWEST = 20
 EXPLODED_LOSS, EXPLODED_NORM = 3.0, 30.0
 """How many times its level a loss or a gradient norm is before it overflows where the training has exploded."""
 
+LEAST_EARLY, EARLY_NEWEST, EXPLODED_EARLY = 3, 2, 30.0
+"""The same of a run that has no level yet: records it takes, the newest that are looked at, times the first record."""
+
 MOST_OVERFLOWS = 4
 """Gradients in a row that are not finite, under a loss scaler and with a finite loss, that are left to it."""
 
@@ -126,12 +129,26 @@ def _tell_rise(evidence: Evidence, step: int) -> str:
     for name, times in (("loss", EXPLODED_LOSS), ("grad_norm", EXPLODED_NORM)):
         before = evidence.metric(name).finite.newest_before(step, WINDOW + NEWEST)
         if len(before) < 2 * NEWEST:
+            if told := _tell_early_rise(name, before):
+                return told
             continue
         level = float(np.median(before.values[:-NEWEST]))
         newest = before.values[-NEWEST:]
         reached = float(np.median(newest[-3:]))
         if level > 0 and reached > times * level:
             return f"{name} had risen to {reached / level:.3g} times its level ({level:.4g}) in the records before"
+    return ""
+
+
+def _tell_early_rise(name: str, before: Series) -> str:
+    """How a metric had risen from the first record on, in a run that is too young to have a level."""
+    if len(before) < LEAST_EARLY:
+        return ""
+    first, reached = float(before.values[0]), float(np.median(before.values[-EARLY_NEWEST:]))
+    if first > 0 and reached > EXPLODED_EARLY * first:
+        return (
+            f"{name} had risen from {first:.4g} at step {int(before.steps[0])} to {reached:.4g} in the records before"
+        )
     return ""
 
 

@@ -34,10 +34,8 @@ REPEAT_STEPS = 50
 
 def name_causes(history: History) -> Iterator[str]:
     """The likely causes of a spike at the newest row, each in a sentence; none where the measurements show none."""
-    yield from _judge_gradient(history)
-    yield from _judge_rate(history)
-    yield from _judge_batch(history)
-    yield from _judge_weights(history)
+    named = [*_judge_gradient(history), *_judge_rate(history), *_judge_batch(history)]
+    yield from named or _judge_weights(history)
 
 
 def _judge_gradient(history: History) -> Iterator[str]:
@@ -96,4 +94,4 @@ def _judge_weights(history: History) -> Iterator[str]:
             f"before step {step}"
         )
     else:
-        yield "cause: the batch, since the weights changed before it as they always do"
+        yield "cause: the batch, as far as the norms of the weights tell, which changed before it as they always do"

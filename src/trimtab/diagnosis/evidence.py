@@ -19,7 +19,7 @@ ADVERSARIAL = ("loss_d", "loss_g", "d_loss", "g_loss", "disc", "generator", "cri
 """What the names of losses that fight each other hold; no single one of them says how the training is."""
 
 
-MOST_NOTES = 3
+MOST_NOTES = 6
 """Different notes of an episode that are told."""
 
 
@@ -176,9 +176,13 @@ class Evidence:
         return step in self.ask(_list_answered)
 
     def note_at(self, first: int, last: int) -> str:
-        """What was noted of the actions from one step to another: the first few different notes."""
+        """What was noted of the actions from one step to another: of each kind of note, named before a colon, one."""
         noted = (action.note for decision, action in self.decided if first <= decision.step <= last and action.note)
-        return "; ".join(list(dict.fromkeys(noted))[:MOST_NOTES])
+        kept: dict[str, str] = {}
+        for part in (part for note in noted for part in note.split("; ")):
+            kind = part if part.startswith("cause: ") else part.partition(": ")[0]
+            kept.setdefault(kind, part)
+        return "; ".join(list(kept.values())[:MOST_NOTES])
 
 
 def _select_loss(evidence: Evidence) -> Series:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.outliers import group
 from trimtab.diagnosis.result import Diagnosis
+from trimtab.diagnosis.telling import STATES
 from trimtab.diagnosis.tree import QUESTIONS, known_causes
 from trimtab.diagnosis.walk import Run, gather
 from trimtab.types import Action, Decision
@@ -27,50 +29,67 @@ MOST_ROWS = 30
 VERDICTS = {
     "healthy": "Nothing is the matter with the run, as far as it was measured.",
     "degraded": "The run came through, with faults that were put right or trouble that remains.",
-    "failed": "The run is worth nothing as it ended.",
+    "failed": "The run did not come through; what it ended with is not to be used.",
 }
 
 
-def postmortem(diagnosis: Diagnosis, run: Run) -> str:
+TIMELINE_HEAD = ("step", "what happened")
+EFFECTS_HEAD = ("steps", "done", "updates lost", "loss before", "loss after")
+"""The columns of the tables."""
+
+
+def postmortem(diagnosis: Diagnosis, run: Run, options: Sequence[str] = ()) -> str:
     """The post-mortem of a run, as Markdown.
 
     Args:
         diagnosis: what `diagnose` said of it.
         run: the run or the log: its path, or as it was read.
+        options: what else `trimtab diagnose` was given to read the log, such as `--map`.
     """
     evidence = gather(run)
     sections = {
-        "Summary": _summarize(diagnosis),
-        "Timeline": _tell_timeline(diagnosis, evidence),
+        "Summary": summarize(diagnosis, evidence),
+        "Timeline": _draw_table(TIMELINE_HEAD, list_timeline(diagnosis, evidence)),
         "Evidence": _list_evidence(diagnosis),
         "Root cause": _tell_root(diagnosis),
         "What was ruled out": _list_excluded(diagnosis),
         "Actions and their effect": _tell_actions(evidence),
         "Prevention": _list_fixes(diagnosis),
-        "Reproduce": _tell_commands(run, evidence),
+        "Reproduce": ("```", *list_commands(run, evidence, options), "```"),
     }
     parts = ["# Post-mortem", *(f"## {title}\n\n{chr(10).join(lines)}" for title, lines in sections.items())]
     return "\n\n".join(parts) + "\n"
 
 
-def _summarize(diagnosis: Diagnosis) -> Iterator[str]:
+def summarize(diagnosis: Diagnosis, evidence: Evidence) -> Iterator[str]:
+    """How the run ended, what was the matter, and what it cost, in sentences."""
     yield f"**{diagnosis.verdict}** after {diagnosis.last_step} steps. {VERDICTS[diagnosis.verdict]}"
     if diagnosis.pattern:
         yield f"The loss {diagnosis.pattern}."
+    num_lost = sum(action.num_lost for _, action in evidence.decided)
+    if num_lost:
+        yield f"Lost: {num_lost} updates, {num_lost / max(diagnosis.num_steps, 1):.2g} of all."
+    if evidence.manifest.get("started"):
+        versions = evidence.manifest.get("versions", {})
+        told = "".join(f", {name} {number}" for name, number in versions.items())
+        yield f"Started {evidence.manifest['started']}{told}, weights in {evidence.regime or 'unknown precision'}."
     if diagnosis.causes:
-        named = ", ".join(f"{each.name} from step {each.step} ({each.state})" for each in diagnosis.causes)
-        yield f"Causes, the most likely first: {named}."
-    yield from (f"Of the log: {note}." for note in diagnosis.notes)
+        yield "\nCauses, the most likely first:\n"
+    for each in diagnosis.causes:
+        yield f"- {each.name} from step {each.step} (confidence {each.confidence:.2f}; {STATES[each.state]})"
+    if diagnosis.notes:
+        yield "\nOf the log:\n"
+    yield from (f"- {note}" for note in diagnosis.notes)
 
 
-def _tell_timeline(diagnosis: Diagnosis, evidence: Evidence) -> Iterator[str]:
+def list_timeline(diagnosis: Diagnosis, evidence: Evidence) -> list[tuple[int, str]]:
     """What happened when: where causes begin, what was done, the best evaluation, the end."""
     rows = [(each.step, f"{each.name} begins") for each in diagnosis.causes if each.step]
     for decisions in _list_episodes(evidence):
         first, last = decisions[0][0].step, decisions[-1][0].step
-        kinds = dict.fromkeys(action.verdict for _, action in decisions)
         until = f", until step {last}" if last > first else ""
-        rows.append((first, f"{' then '.join(kinds)}{until}: {decisions[0][0].reason}"))
+        found = "; ".join(finding.message for finding in decisions[0][0].findings)
+        rows.append((first, f"{_count_verdicts(decisions)}{until}, since {found}"))
     rows += [(after, f"restarted, after step {before}") for before, after in evidence.repairs.restarts]
     reviewed = evidence.review("val_loss", "eval_loss").finite
     if len(reviewed):
@@ -78,7 +97,7 @@ def _tell_timeline(diagnosis: Diagnosis, evidence: Evidence) -> Iterator[str]:
         rows.append((int(reviewed.steps[best]), f"the best evaluation, {reviewed.values[best]:.4g}"))
     ends = [event for event in evidence.events if event.get("event") == "end"]
     rows.append((evidence.last_step, f"the end: {ends[-1].get('status')}" if ends else "the last record"))
-    yield from _draw_table(("step", "what happened"), sorted(rows))
+    return sorted(rows, key=lambda row: row[0])
 
 
 def _list_episodes(evidence: Evidence) -> list[list[tuple[Decision, Action]]]:
@@ -96,42 +115,57 @@ def _list_evidence(diagnosis: Diagnosis) -> Iterator[str]:
 
 
 def _tell_root(diagnosis: Diagnosis) -> Iterator[str]:
+    """The cause that ended the run; of a run that came through, each that was found."""
     if not diagnosis.causes:
         yield "None was found."
         yield from (f"- not measured: {line}" for line in diagnosis.not_measured)
         return
-    root = diagnosis.causes[0]
-    manual = known_causes[root.name].manual.split("\n")[0]
-    yield f"**{root.name}** (confidence {root.confidence:.2f}), first seen at step {root.step}. {manual}"
-    if root.alternative:
-        yield f"\nOr else: {root.alternative}."
+    fatal = [each for each in diagnosis.causes if each.state == "fatal"]
+    for each in fatal[:1] or diagnosis.causes:
+        manual = known_causes[each.name].manual.split("\n")[0]
+        other = f" Or else: {each.alternative}." if each.alternative else ""
+        yield f"- **{each.name}**, first seen at step {each.step}. {manual}{other}"
 
 
 def _list_excluded(diagnosis: Diagnosis) -> Iterator[str]:
-    told = list(dict.fromkeys(line for each in diagnosis.causes for line in each.ruled_out))
-    yield from (f"- {line}" for line in told)
+    excluded = [each for each in diagnosis.causes if each.ruled_out]
+    for each in excluded:
+        yield f"- in place of {each.name} at step {each.step}:"
+        yield from (f"    - {line}" for line in each.ruled_out)
     yield from (f"- not asked: {QUESTIONS[each]}" for each in diagnosis.unasked)
-    if not told and not diagnosis.unasked:
+    if not excluded and not diagnosis.unasked:
         yield "Nothing had to be."
 
 
+def _count_verdicts(decisions: Sequence[tuple[Decision, Action]]) -> str:
+    """What was done, in words such as `9 × skip, rollback`."""
+    counts = Counter(action.verdict for _, action in decisions)
+    return ", ".join(f"{num} × {verdict}" if num > 1 else verdict for verdict, num in counts.items())
+
+
 def _tell_actions(evidence: Evidence) -> Iterator[str]:
-    """What was done in each episode, with the median loss before and after."""
-    episodes = _list_episodes(evidence)
-    if not episodes:
+    rows = list_effects(evidence)
+    if not rows:
         yield "Nothing was done."
         return
+    yield from _draw_table(EFFECTS_HEAD, rows)
+    yield f"\nLosses are medians of the {NEAR} records before the first step and after the last."
+
+
+def list_effects(evidence: Evidence) -> list[tuple[str, ...]]:
+    """What was done in each episode, with the median loss before and after."""
     rows = []
-    for decisions in episodes:
+    for decisions in _list_episodes(evidence):
         first, last = decisions[0][0].step, decisions[-1][0].step
         before = evidence.loss.newest_before(first, NEAR).values
         begins = int(np.searchsorted(evidence.loss.steps, last, side="right"))
         after = evidence.loss.values[begins : begins + NEAR]
-        kinds = dict.fromkeys(action.verdict for _, action in decisions)
         num_lost = sum(action.num_lost for _, action in decisions)
         levels = [f"{np.median(each):.4g}" if len(each) else "–" for each in (before, after)]
-        rows.append((f"{first}–{last}" if last > first else str(first), " then ".join(kinds), num_lost, *levels))
-    yield from _draw_table(("steps", "done", "updates lost", "loss before", "loss after"), rows)
+        rows.append(
+            (f"{first}–{last}" if last > first else str(first), _count_verdicts(decisions), str(num_lost), *levels)
+        )
+    return rows
 
 
 def _list_fixes(diagnosis: Diagnosis) -> Iterator[str]:
@@ -141,17 +175,15 @@ def _list_fixes(diagnosis: Diagnosis) -> Iterator[str]:
         yield "Nothing is to be changed."
 
 
-def _tell_commands(run: Run, evidence: Evidence) -> Iterator[str]:
+def list_commands(run: Run, evidence: Evidence, options: Sequence[str] = ()) -> Iterator[str]:
     """How the run was started, and how to see this again."""
     path = run if isinstance(run, (str, Path)) else getattr(run, "folder", None) or getattr(run, "source", "LOG")
-    yield "```"
     command = evidence.manifest.get("command_line")
     if command:
         yield shlex.join(command)
-    yield f"trimtab diagnose {shlex.quote(str(path))}"
+    yield shlex.join(["trimtab", "diagnose", str(path), *options])
     if evidence.manifest.get("policy"):
-        yield f"trimtab replay {shlex.quote(str(path))}"
-    yield "```"
+        yield shlex.join(["trimtab", "replay", str(path)])
 
 
 def _draw_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:

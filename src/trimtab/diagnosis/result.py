@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trimtab.diagnosis.tree import QUESTIONS, Cause
+from trimtab.diagnosis.telling import tell
+from trimtab.diagnosis.tree import Cause
 from trimtab.journal import to_json
 from trimtab.types import Finding
 
@@ -52,6 +52,9 @@ class Diagnosis:
     last_step: int = 0
     """The last step that is recorded."""
 
+    measured: tuple[str, ...] = ()
+    """The metrics that were recorded, and so could be judged."""
+
     @property
     def exit_status(self) -> int:
         """0 for healthy, 1 for degraded, 2 for failed."""
@@ -69,12 +72,13 @@ class Diagnosis:
             "pattern": self.pattern,
             "num_steps": self.num_steps,
             "last_step": self.last_step,
+            "measured": list(self.measured),
         }
         told: dict[str, Any] = to_json(table)
         return told
 
     def __str__(self) -> str:
-        return "\n".join(_tell(self))
+        return tell(self)
 
 
 def _to_entry(cause: Cause) -> dict[str, Any]:
@@ -112,21 +116,3 @@ def _select(findings: tuple[Finding, ...]) -> list[Finding]:
         if counts[each.detector] <= MOST_FINDINGS // 20:
             kept.append(each)
     return [*kept[: MOST_FINDINGS // 2], *findings[-MOST_FINDINGS // 2 :]]
-
-
-def _tell(diagnosis: Diagnosis) -> Iterator[str]:
-    yield from (f"log: {note}" for note in diagnosis.notes)
-    yield f"{diagnosis.verdict}: {diagnosis.num_steps} records up to step {diagnosis.last_step}"
-    if diagnosis.pattern:
-        yield f"the loss {diagnosis.pattern}"
-    if not diagnosis.causes:
-        yield "nothing was found in what was measured"
-    for number, cause in enumerate(diagnosis.causes, 1):
-        yield f"\n{number}. {cause.name} (confidence {cause.confidence:.2f}, {cause.state}) from step {cause.step}"
-        yield from (f"   {line}" for line in cause.evidence)
-        yield from (f"   ruled out: {line}" for line in cause.ruled_out)
-        yield f"   fix: {cause.fix}"
-        if cause.alternative:
-            yield f"   or else: {cause.alternative}"
-    yield from (f"not measured: {line}" for line in diagnosis.not_measured)
-    yield from (f"not asked: {QUESTIONS[each]}" for each in diagnosis.unasked)

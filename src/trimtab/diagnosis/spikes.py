@@ -70,7 +70,7 @@ class Spike:
     """What speaks for the cause."""
 
     excluded: Mapping[str, str] = field(default_factory=dict)
-    """What speaks against others, by their names."""
+    """What speaks against others, by their names; of what was not measured, nothing does."""
 
 
 def find_spikes(evidence: Evidence) -> tuple[Spike, ...]:
@@ -132,7 +132,8 @@ def _classify(evidence: Evidence, losses: Series, spike: Spike) -> Spike:
     restart = _find_jump(evidence, losses, spike, RESTART_RECORDS, of_restart=True)
     if "moments are corrupted" in note:
         return replace(spike, cause="corrupted-moments", seen=(note,), excluded=excluded)
-    excluded["corrupted-moments"] = "the run noted none" if evidence.decided else "not recorded"
+    if evidence.was_answered(spike.step):
+        excluded["corrupted-moments"] = "the run looked at them then, and noted none"
     if jump is not None:
         told = f"the learning rate went from {jump.before:.3g} to {jump.after:.3g} at step {jump.step}"
         return replace(spike, cause="learning-rate-jump", seen=(told,), excluded=excluded)
@@ -141,24 +142,27 @@ def _classify(evidence: Evidence, losses: Series, spike: Spike) -> Spike:
         return replace(spike, cause="learning-rate-jump", seen=(ramp,), excluded=excluded)
     if restart is not None and spike.state != "fatal" and not evidence.was_answered(spike.step):
         return spike
-    has_rate = len(evidence.metric("learning_rate")) > 0
-    excluded["learning-rate-jump"] = "the rate did not jump in the records before" if has_rate else "not recorded"
+    if len(evidence.metric("learning_rate")):
+        excluded["learning-rate-jump"] = "the rate did not jump in the records before"
     repeat = _find_repeat(evidence, spike.step)
     if repeat is not None:
         told = f"the batch is that of step {repeat} again"
         return replace(spike, cause="duplicate-batch", seen=(told,), excluded=excluded)
-    has_prints = len(evidence.metric("batch_fingerprint")) > 0
-    excluded["duplicate-batch"] = "the batch was not there before" if has_prints else "batches were not recorded"
+    if len(evidence.metric("batch_fingerprint")):
+        excluded["duplicate-batch"] = "the batch was not there before"
     times = _measure_gradient(evidence, spike.step)
     if times > LONG_TAIL:
         told = f"its gradient norm is {times:.3g} times its mean"
         return replace(spike, cause="long-tail-batch", seen=(told,), excluded=excluded)
-    excluded["long-tail-batch"] = f"its gradient norm is {times:.3g} times its mean" if isfinite(times) else "no norm"
+    if isfinite(times):
+        excluded["long-tail-batch"] = f"its gradient norm is {times:.3g} times its mean"
     if _went_on_after_rollback(evidence, spike):
         told = "it went on after the weights were set back to before it, and was over at once later"
         return replace(spike, cause="bad-batches", seen=(told,), excluded=excluded)
-    is_over = spike.recovered_at is not None
-    return replace(spike, cause="loss-spike" if is_over else "persistent-spike", excluded=excluded)
+    if spike.recovered_at is None:
+        return replace(spike, cause="persistent-spike", excluded=excluded)
+    excluded["persistent-spike"] = f"the loss was back at step {spike.recovered_at}"
+    return replace(spike, cause="loss-spike", excluded=excluded)
 
 
 def _find_jump(evidence: Evidence, losses: Series, spike: Spike, num: int, of_restart: bool = False) -> RateJump | None:

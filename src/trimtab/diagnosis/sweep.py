@@ -13,7 +13,7 @@ from trimtab.diagnosis.branches.divergence import find_rise
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.gather import replay_detectors
 from trimtab.diagnosis.spikes import find_spikes
-from trimtab.diagnosis.walk import Run, gather
+from trimtab.diagnosis.walk import OWN_FORMAT, Run, gather
 from trimtab.errors import InputError
 from trimtab.journal import MANIFEST, RunLog, read_run
 from trimtab.policy import Policy
@@ -50,7 +50,7 @@ class SweepRow:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def sweep(run: Run, setting: str, values: Sequence[float]) -> list[SweepRow]:
+def sweep(run: Run, setting: str, values: Sequence[float], policy: Policy | None = None) -> list[SweepRow]:
     """Replay a run under other values of one setting.
 
     The measurements are those of the run as it went: what follows the first decision that differs is a guess.
@@ -59,6 +59,7 @@ def sweep(run: Run, setting: str, values: Sequence[float]) -> list[SweepRow]:
         run: a run folder or a log by its path, or as it was read.
         setting: a detector's setting, such as `"loss-spike.sigmas"`, or a number of the policy, such as `"memory"`.
         values: the values to try.
+        policy: the policy that the setting is changed in; the run's own if None.
 
     Raises:
         PolicyError: if there is no such setting, or a value is none of its.
@@ -67,16 +68,16 @@ def sweep(run: Run, setting: str, values: Sequence[float]) -> list[SweepRow]:
     evidence = gather(run)
     if evidence.decided:
         evidence = replay_detectors(evidence)
-    log = _as_run(run)
+    log = as_run(run)
     detector, _, name = setting.rpartition(".")
     if not name:
         raise InputError(f"sweep: {setting!r} is no setting; name one such as 'loss-spike.sigmas' or 'memory'")
-    base = Policy.from_dict(log.manifest.get("policy", {}))
+    base = Policy.from_dict(log.manifest.get("policy", {})) if policy is None else policy
     trouble = _list_trouble(evidence)
     rows = []
     for value in values:
-        policy = base.change({"detectors": {detector: {name: value}}} if detector else {name: value})
-        rows.append(_judge(log, policy, detector, value, trouble))
+        changed = base.change({"detectors": {detector: {name: value}}} if detector else {name: value})
+        rows.append(_judge(log, changed, detector, value, trouble))
     return rows
 
 
@@ -99,7 +100,7 @@ def _list_trouble(evidence: Evidence) -> list[tuple[int, int]]:
     return [(first - NEAR, last + NEAR) for first, last in stretches]
 
 
-def _as_run(run: Run) -> RunLog:
+def as_run(run: Run) -> RunLog:
     """A run folder as it was read; a log of another tool as one that has no policy of its own."""
     if isinstance(run, RunLog):
         return run
@@ -109,4 +110,6 @@ def _as_run(run: Run) -> RunLog:
         from trimtab.readers import read_log
 
         run = read_log(run)
+    if run.format == OWN_FORMAT:
+        return read_run(run.source)
     return RunLog(Path(run.source), {"groups": run.info.get("groups", ())}, run.measurements, ())

@@ -74,6 +74,12 @@ class Unmeasured:
     """How to measure it."""
 
 
+REMEDIES = {
+    "grad_norm": "record what `torch.nn.utils.clip_grad_norm_` returns at every step",
+    "learning_rate": "record `optimizer.param_groups[0]['lr']` at every step",
+}
+"""How to measure what most causes are told by, and any log can have."""
+
 Answer: TypeAlias = Cause | Exclusion | Unmeasured
 
 Look: TypeAlias = Callable[[Evidence], Iterator[Answer]]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trimtab.diagnosis.branches  # noqa: F401  fills the registry
+from trimtab.diagnosis.bouts import find_bouts
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.folder import gather_run
 from trimtab.diagnosis.gather import gather_values, replay_detectors
-from trimtab.diagnosis.patterns import PATTERNS, name_pattern
+from trimtab.diagnosis.patterns import PATTERNS, Pattern, name_pattern
 from trimtab.diagnosis.result import Diagnosis, Verdict
-from trimtab.diagnosis.tree import Walk, walk_tree
+from trimtab.diagnosis.tree import REMEDIES, Walk, walk_tree
 from trimtab.journal import MANIFEST, RunLog
 from trimtab.types import Action, Decision, Measurement
 
@@ -23,7 +25,11 @@ Run: TypeAlias = "str | Path | RunLog | Log"
 """A run folder, another tool's log, or either of them as it was read."""
 
 
-def diagnose(run: Run, mapping: Mapping[str, str] | None = None) -> Diagnosis:
+OWN_FORMAT = "trimtab"
+"""The reader of run folders, which hold more than a log."""
+
+
+def diagnose(run: Run, mapping: Mapping[str, str] | None = None, format: str | None = None) -> Diagnosis:
     """What is the matter with a run: ranked causes, each with its evidence and a fix.
 
     A run folder is judged by what was found and decided when the run took place; nothing is replayed. In another
@@ -31,16 +37,17 @@ def diagnose(run: Run, mapping: Mapping[str, str] | None = None) -> Diagnosis:
 
     Args:
         run: a run folder or a log by its path, or as it was read.
-        mapping: of another tool's log, their column's name to our metric.
+        mapping: of another tool's log that is given by its path, their column's name to our metric.
+        format: of such a log, the name of its reader; None to recognize it.
 
     Raises:
         RunFormatError: if it is a run folder that cannot be read.
         InputError: if it is a log that cannot be read.
     """
-    return diagnose_evidence(gather(run, mapping))
+    return diagnose_evidence(gather(run, mapping, format))
 
 
-def gather(run: Run, mapping: Mapping[str, str] | None = None) -> Evidence:
+def gather(run: Run, mapping: Mapping[str, str] | None = None, format: str | None = None) -> Evidence:
     """The evidence of a run or a log, with what the detectors find in it.
 
     Raises:
@@ -48,14 +55,16 @@ def gather(run: Run, mapping: Mapping[str, str] | None = None) -> Evidence:
         InputError: if it is a log that cannot be read.
     """
     if isinstance(run, (str, Path)):
-        if (Path(run) / MANIFEST).is_file():
+        if format is None and (Path(run) / MANIFEST).is_file():
             return gather_run(run)
         from trimtab.readers import read_log
 
-        run = read_log(run, mapping)
+        run = read_log(run, mapping, format)
     if isinstance(run, RunLog):
         events = [event for event in run.events if event.get("event") not in ("decision", "health")]
         return gather_values(run.measurements, run.decided, events, run.manifest)
+    if run.format == OWN_FORMAT:
+        return replace(gather_run(run.source), notes=run.notes)
     return replay_detectors(gather_values(run.measurements, manifest=run.info, notes=run.notes))
 
 
@@ -91,12 +100,13 @@ def diagnose_evidence(evidence: Evidence) -> Diagnosis:
         _judge(evidence, walk),
         walk.causes,
         evidence.findings,
-        walk.not_measured,
+        tuple(_list_unmeasured(evidence, walk)),
         notes,
         walk.unasked,
-        pattern.shape if pattern is not None else "",
+        _tell_shape(evidence, pattern),
         len(losses),
         evidence.last_step,
+        tuple(dict.fromkeys((*evidence.metrics, *evidence.reviews))),
     )
 
 
@@ -104,6 +114,22 @@ def _judge(evidence: Evidence, walk: Walk) -> Verdict:
     if evidence.is_halted or any(each.state == "fatal" for each in walk.causes):
         return "failed"
     return "degraded" if walk.causes else "healthy"
+
+
+def _tell_shape(evidence: Evidence, pattern: Pattern | None) -> str:
+    if pattern is None:
+        return ""
+    is_cut = any(each.state == "fatal" for each in evidence.ask(find_bouts))
+    return f"{pattern.shape}, as long as it is finite" if is_cut else pattern.shape
+
+
+def _list_unmeasured(evidence: Evidence, walk: Walk) -> Iterator[str]:
+    """What was not measured; where no cause was found, that is also what most causes would be told by."""
+    yield from walk.not_measured
+    told = {line.partition(": ")[0] for line in walk.not_measured}
+    if not walk.causes:
+        missing = (name for name in REMEDIES if name not in told and not len(evidence.metric(name)))
+        yield from (f"{name}: {REMEDIES[name]}" for name in missing)
 
 
 def _tell_repairs(evidence: Evidence) -> Iterator[str]:

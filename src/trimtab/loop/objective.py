@@ -48,17 +48,17 @@ class Objective:
     Args:
         compute_loss: the user's function.
         device: where the model is.
-        micro_batch: the most samples of a micro-batch; None for whole batches.
+        micro_batch: how many samples a micro-batch has at most, which gets smaller when memory runs out.
 
     Attributes:
-        micro_batch: the same, which gets smaller when memory runs out.
+        micro_batch: the same.
         at_hand: the batch of the step that is being made, and its random numbers after it was fetched.
     """
 
-    def __init__(self, compute_loss: ComputeLoss, device: torch.device, micro_batch: int | None = None) -> None:
+    def __init__(self, compute_loss: ComputeLoss, device: torch.device, micro_batch: MicroBatchSize) -> None:
         self._compute_loss = compute_loss
         self._device = device
-        self.micro_batch = MicroBatchSize(micro_batch)
+        self.micro_batch = micro_batch
         self.at_hand: tuple[Any, dict[str, Any]] | None = None
 
     def __call__(self, model: nn.Module, batch: Any) -> Tensor:

@@ -49,7 +49,7 @@ class Stepper:
         self._scaler = scaler
         self._scheduler = None if isinstance(scheduler, ReduceLROnPlateau) else scheduler
         self._buffers = BufferCopies(model)
-        self._update = Update(optimizer)
+        self._update = Update(optimizer, objective.micro_batch.warn)
         self.is_updating = False
 
     def make(self, batch: Any) -> Loss:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from trimtab.control.batches import find_device
+from trimtab.control.memory import MicroBatchSize
 from trimtab.control.publication import Facts, publish
 from trimtab.control.workers import Workers, end_orphans
 from trimtab.errors import Halted, InputError, TrimtabError
@@ -61,7 +62,7 @@ class Training:
         val_loader = None if val_loader is None else make_loader(val_loader, train_loader, device)
         self._model, self._optimizer, self._options = model, optimizer, options
         self._train_loader = train_loader
-        self._objective = Objective(compute_loss, device, options.micro_batch)
+        self._objective = Objective(compute_loss, device, MicroBatchSize(options.micro_batch, self._warn_of_memory))
         self._supervisor = Supervisor(
             model,
             optimizer,
@@ -82,7 +83,7 @@ class Training:
         self._data = TrainingData(train_loader, options.accumulate, self._workers)
         self._reviews = Reviews(
             model,
-            Objective(compute_loss, device, options.micro_batch),
+            Objective(compute_loss, device, MicroBatchSize(options.micro_batch, self._warn_of_memory)),
             val_loader,
             self._workers,
             self._folder,
@@ -169,7 +170,7 @@ class Training:
             else:
                 self._data.confirm()
             for told in self._workers.inspect():
-                logger.warning("%s", told)
+                self._warn("workers", told)
             bar.show_step(self._data.num_steps_done, self._newest_loss)
 
     def _step(self, batch: Any) -> None:
@@ -327,6 +328,13 @@ class Training:
         self._data.close()
         self._workers.close()
         self._supervisor.finish(status)
+
+    def _warn_of_memory(self, message: str) -> None:
+        self._warn("out-of-memory", message)
+
+    def _warn(self, event: str, message: str) -> None:
+        logger.warning("%s", message)
+        self._tell(event, message=message)
 
     def _tell(self, event: str, **fields: Any) -> None:
         self._supervisor.tell_event(event, **fields)

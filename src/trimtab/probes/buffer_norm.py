@@ -1,4 +1,4 @@
-"""The norm of the buffers that change."""
+"""The norm of the running statistics."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from trimtab.probes.subject import Moment
 
 @probe("buffer_norm", size=lambda moment: len(moment.buffers))
 def measure_buffer_norm(moment: Moment) -> Reading:
-    """`buffer_norm`: the Euclidean norm of the buffers that the model changes, such as BatchNorm's statistics.
+    """`buffer_norm`: the Euclidean norm of the running statistics of all normalization layers, such as BatchNorm's.
 
-    Not finite where one of their numbers is not. Absent for models without such buffers.
+    Not finite where one of their numbers is not. Absent for models without any.
     """
     if not moment.buffers:
         return {}

@@ -7,8 +7,14 @@ from torch import nn
 from trimtab.probes import Values, probe
 from trimtab.probes.subject import Moment
 
-BEHAVES = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
-"""Modules that do something else in eval mode: dropout, and the norms with running statistics."""
+
+def behaves_otherwise(module: nn.Module) -> bool:
+    """True if a module does something else in eval mode: dropout, and norms with running statistics."""
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p > 0
+    if isinstance(module, nn.RNNBase):
+        return module.dropout > 0
+    return isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
 
 
 @probe("eval_mode")
@@ -20,5 +26,5 @@ def measure_eval_mode(moment: Moment) -> Values:
     model = moment.subject.model
     if model.training:
         return {}
-    num = sum(isinstance(each, BEHAVES) and not each.training for each in model.modules())
+    num = sum(not each.training and behaves_otherwise(each) for each in model.modules())
     return {"eval_mode": float(num)} if num else {}

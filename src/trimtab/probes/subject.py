@@ -130,7 +130,7 @@ class Moment:
     """The batch, where it was handed over."""
 
     buffers: list[Tensor] = field(default_factory=list)
-    """The floating-point buffers that the model changes, and none that are empty."""
+    """The running statistics of the model's normalization layers."""
 
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     """The parts of the loss by name, each 0-d, where they were handed over."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -107,7 +107,9 @@ def read_log(path: str | Path, mapping: Mapping[str, str] | None = None, format:
         chosen = readers[format] if format is not None else _recognize(path)
         if chosen is not None:
             return chosen.read(path, mapping or {})
-        return read_log(_find_only_log(path), mapping)
+        file = _find_only_log(path)
+        log = read_log(file, mapping)
+        return replace(log, notes=(f"read from {file.name}", *log.notes))
     except OSError as error:
         raise InputError(f"log: {str(path)!r} cannot be read: {error}") from error
 

@@ -78,7 +78,7 @@ def _choose(path: Path, table: Table, names: Mapping[str, str]) -> dict[str, Col
     if not any(each.is_known and each.metric not in (STEP, EPOCH) for each in columns.values()):
         raise InputError(
             f"log: {str(path)!r} has no column that is known by its name among {list_some(map(repr, table.columns))}; "
-            "say which is which, such as mapping={'their name': 'loss'}"
+            "say which is which: --map 'their name=loss', or mapping={'their name': 'loss'} in Python"
         )
     return columns
 

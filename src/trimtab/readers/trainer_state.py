@@ -57,10 +57,15 @@ def find_state(folder: Path) -> Path | None:
 
 
 def _read_dtype(folder: Path) -> dict[str, Any]:
-    """The dtype of the weights, from the configuration beside; the training arguments are a pickle and stay shut."""
+    """The dtype of the weights, from the configuration beside; the training arguments are a pickle and stay shut.
+
+    Weights in half precision tell that of the training; those in float32 do not, since autocast leaves them so.
+    """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     dtype = config.get("dtype", config.get("torch_dtype")) if isinstance(config, dict) else None
-    return {"dtype": dtype} if isinstance(dtype, str) else {}
+    if not isinstance(dtype, str):
+        return {}
+    return {"dtype": dtype} if dtype in ("float16", "bfloat16") else {"weight_dtype": dtype}

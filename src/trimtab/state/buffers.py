@@ -35,6 +35,7 @@ class _Kept:
     key: str
     mark: tuple[weakref.ref[Tensor], int]
     copy: Tensor | None
+    is_statistic: bool = False
 
     @property
     def live(self) -> Tensor | None:
@@ -100,8 +101,9 @@ class BufferCopies:
             live = table[key]
             room -= live.nbytes
             copy = live.detach().clone() if room >= 0 else None
-            self._watched[name] = _Kept(name, table, key, (weakref.ref(live), _get_version(live)), copy)
-            if isinstance(module, _NormBase) or table is module._parameters:
+            is_norm = isinstance(module, _NormBase) and table is module._buffers
+            self._watched[name] = _Kept(name, table, key, (weakref.ref(live), _get_version(live)), copy, is_norm)
+            if is_norm or table is module._parameters:
                 self._start_keeping(name)
 
     @torch.no_grad()
@@ -194,10 +196,10 @@ class BufferCopies:
             kept += self._watched.values()
         return [(each.name, live) for each in kept if (live := each.live) is not None]
 
-    def list_floating(self) -> list[Tensor]:
-        """The mutable buffers, and self-updating parameters, that hold floating-point numbers and are not empty."""
-        lives = (each.live for each in self._mutable.values())
-        return [live for live in lives if live is not None and live.is_floating_point() and live.numel() > 0]
+    def list_statistics(self) -> list[Tensor]:
+        """The running statistics of normalization layers, which are never infinite in a sound model."""
+        lives = (each.live for each in self._mutable.values() if each.is_statistic)
+        return [live for live in lives if live is not None and live.is_floating_point()]
 
     def list_copies(self) -> dict[str, Tensor]:
         """The copies at hand, by buffer name."""

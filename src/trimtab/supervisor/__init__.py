@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,14 @@ from torch import Tensor, nn
 
 from trimtab import actions, probes
 from trimtab.actions import Controls
+from trimtab.diagnosis import Diagnosis
+from trimtab.diagnosis.live import diagnose_halted
 from trimtab.errors import Halted, InputError
 from trimtab.history import REBASE_AFTER, History
 from trimtab.journal import describe_run, parse_adjustment, to_fields
 from trimtab.journal.recorder import Recorder
 from trimtab.policy import Judge, Policy
+from trimtab.policy.table import LEDGER_CAPACITY
 from trimtab.probes import Watch
 from trimtab.probes.groups import Grouping
 from trimtab.probes.locate import locate_nonfinite
@@ -38,7 +42,7 @@ from trimtab.supervisor.examination import Examination, find_sickness
 from trimtab.supervisor.pace import UNSTEPPED, Pace
 from trimtab.supervisor.suspects import Suspects
 from trimtab.supervisor.validation import refuse_ranks, validate, validate_choices
-from trimtab.types import Decision, Measurement, Record
+from trimtab.types import Action, Decision, Measurement, Record
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -175,6 +179,7 @@ class Supervisor:
         self._updates_itself = bool(self_updating)
         self._watches: dict[str, Watch] = {}
         self._suspects = Suspects()
+        self._done: deque[tuple[Decision, Action]] = deque(maxlen=LEDGER_CAPACITY)
         self._examination = Examination(subject, self._controls, compute_loss, is_strict=self._recorder.is_strict)
         self._begin_anew()
         self._hooks: list[RemovableHandle] = []
@@ -618,7 +623,7 @@ class Supervisor:
         moment.is_rate_declared, self._is_rate_declared = self._is_rate_declared, False
         moment.state_step = self._schedule.find_state_step(self.step)
         moment.self_change = self._controls.buffers.measure_change() if self._updates_itself else None
-        moment.buffers = self._controls.buffers.list_floating()
+        moment.buffers = self._controls.buffers.list_statistics()
         subject.refresh_if_changed()
         self._hold_frozen()
         self._unscale()
@@ -642,6 +647,8 @@ class Supervisor:
 
     def _remember(self, record: Record) -> None:
         self.record, decision = record, record.decision
+        if decision.findings:
+            self._done.append((decision, record.action))
         if self._judge.settle(record):
             self._recorder.warn(
                 "re-based",
@@ -675,9 +682,25 @@ class Supervisor:
 
     def _conclude(self, decision: Decision) -> Decision:
         if decision.verdict == "halt":
+            halted = Halted(decision, self._make_diagnose())
+            if self._recorder.journal is not None and halted.diagnosis is not None:
+                self._recorder.tell_event("diagnosis", **halted.diagnosis.to_dict())
             self.finish("halted")
-            raise Halted(decision)
+            raise halted
         return decision
+
+    def _make_diagnose(self) -> Callable[[], Diagnosis | None]:
+        """Gives the diagnosis of a run that was halted, and holds on to no more than it needs; None if it fails."""
+        judge, done, dtypes, survive = self._judge, self._done, self._subject.dtypes, self._recorder.survive
+
+        def diagnose() -> Diagnosis | None:
+            try:
+                return diagnose_halted(judge.steps, judge.reviews, judge.ledger, done, dtypes)
+            except Exception as error:
+                survive(error)
+                return None
+
+        return diagnose
 
     def _hold_frozen(self) -> None:
         """Take the gradients of frozen groups away, before the scaler looks at them."""

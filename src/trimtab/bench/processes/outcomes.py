@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trimtab.bench.judging import RECOVERED
 from trimtab.bench.processes.cases import ProcessCase
@@ -95,6 +96,12 @@ def _list_told(folder: Path) -> Iterator[str]:
     for log in sorted(folder.glob("log-*.txt")):
         lines = log.read_text(errors="replace").splitlines()
         yield from (line for line in lines if not line.startswith(" "))  # those of a trace are source code
+
+
+def parse_outcome(fields: Mapping[str, Any]) -> ProcessOutcome:
+    """The outcome of its fields, as a file has them: numbers that are not finite as text."""
+    values = {**fields, "case": ProcessCase(**fields["case"])}
+    return ProcessOutcome(**{**values, **{name: float(values[name]) for name in ("final_loss", "excess")}})
 
 
 def to_rows(outcomes: Iterable[ProcessOutcome]) -> Rows:

@@ -7,7 +7,7 @@ step: every contestant sees the same data, whatever it draws or leaves out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from torch import Tensor, nn
@@ -60,9 +60,6 @@ class Workload:
 
     self_updating: Sequence[str] = ()
     """Modules and parameters that change outside the optimizer."""
-
-    faults: Sequence[str] = field(default=())
-    """Faults that need this workload, beside the ones that every workload is given."""
 
     before_step: Callable[[Training, int], None] | None = None
     """Called with the training before each step, such as to freeze a layer."""

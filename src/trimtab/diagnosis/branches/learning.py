@@ -8,7 +8,7 @@ import numpy as np
 
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.stuck import LEAST_RECORDS, grade, is_stuck, tell_flat
-from trimtab.diagnosis.tree import Answer, Cause, Exclusion, Unmeasured, cause
+from trimtab.diagnosis.tree import REMEDIES, Answer, Cause, Exclusion, Unmeasured, cause
 from trimtab.diagnosis.weights import Weights, read_weights
 
 TINY_RATE, HUGE_RATE = 1e-7, 1.0
@@ -34,7 +34,7 @@ def find_zero_rate(evidence: Evidence) -> Iterator[Answer]:
     half = rates.values[: max(len(rates) // 2, 1)]
     if not len(rates) or len(rates) < LEAST_RECORDS // 5:
         if evidence.ask(is_stuck):
-            yield Unmeasured("learning_rate", "record `optimizer.param_groups[0]['lr']` at every step")
+            yield Unmeasured("learning_rate", REMEDIES["learning_rate"])
         return
     if (half == 0).mean() > 0.5:
         step = int(rates.steps[np.flatnonzero(rates.values == 0)[0]])
@@ -75,7 +75,7 @@ def find_zero_gradient(evidence: Evidence) -> Iterator[Answer]:
         if weights.gradient > 0:
             yield Exclusion(f"the gradient norm is {weights.gradient:.3g}")
         else:
-            yield Unmeasured("grad_norm", "record what `torch.nn.utils.clip_grad_norm_` returns at every step")
+            yield Unmeasured("grad_norm", REMEDIES["grad_norm"])
 
 
 @cause("unmoved-weights", question="learning")

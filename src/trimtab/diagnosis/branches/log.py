@@ -102,4 +102,4 @@ def find_missing_loss(evidence: Evidence) -> Iterator[Answer]:
         No metric named `loss`, neither at steps nor at reviews. Without it the training itself is not judged.
     """
     if not len(evidence.metric("loss")):
-        yield Unmeasured("loss", 'name the column it is in: diagnose(log, mapping={"their name": "loss"})')
+        yield Unmeasured("loss", "name the column it is in: `trimtab diagnose LOG --map THEIRS=loss`")

@@ -12,6 +12,11 @@ from trimtab.diagnosis.tree import Answer, Cause, Exclusion, Unmeasured, cause
 FLOAT16_MAX = 65504.0
 """The largest float16, from IEEE 754."""
 
+RERUN = Unmeasured(
+    "the batch once more", "hand it over: `supervisor.check(loss, batch=batch)`, with `compute_loss=` to the Supervisor"
+)
+"""What tells a bad batch, a passing fault of the machine and a fault of precision from each other."""
+
 
 def _tell(evidence: Evidence, bout: Bout) -> tuple[str, ...]:
     """What is known of a bout, in sentences."""
@@ -20,7 +25,7 @@ def _tell(evidence: Evidence, bout: Bout) -> tuple[str, ...]:
     told.append(
         f"{bout.num} records from step {bout.first} to {bout.last} are not finite"
         if bout.num > 1
-        else "no other record near it is"
+        else "it is the only one"
     )
     before = evidence.metric("loss").finite.newest_before(bout.first, 1)
     if len(before):
@@ -49,20 +54,38 @@ def _answer(evidence: Evidence, name: str, confidence: float, fix: str, alternat
             alternative=alternative,
         )
     elif bouts:
-        yield Exclusion(_tell_why_not(evidence, name, bouts[0]))
+        yield _tell_why_not(evidence, name, bouts[0])
 
 
-def _tell_why_not(evidence: Evidence, name: str, bout: Bout) -> str:
-    """What speaks against a cause for a bout that is put down to another."""
+def _tell_why_not(evidence: Evidence, name: str, bout: Bout) -> Exclusion | Unmeasured:
+    """What speaks against a cause for a bout that is put down to another, or what was not measured to say so."""
     if name == "explosion":
-        return "neither loss nor gradient norm had risen before"
+        return Exclusion("neither loss nor gradient norm had risen before")
     if name.endswith("-overflow"):
-        is_other = not evidence.regime or evidence.regime not in name
-        return f"the precision is {evidence.regime or 'not known'}" if is_other else bout.rise or "it recurs in float32"
+        return _tell_why_no_overflow(evidence, name.removesuffix("-overflow"), bout)
     if name in ("batch-not-finite", "transient-fault"):
-        is_rerun = any(f"{verdict}:" in bout.note for verdict in VERDICTS)
-        return "the batch computed again did not show it" if is_rerun else "no batch was computed again"
-    return f"the {bout.where} was not finite first, at step {bout.first}"
+        if not any(f"{verdict}:" in bout.note for verdict in VERDICTS):
+            return RERUN
+        is_batch = name == "batch-not-finite"
+        return Exclusion(
+            "the batch was looked at again, and was finite" if is_batch else "it came again with the batch"
+        )
+    if name.startswith(bout.where):
+        return Exclusion(bout.rise or f"{bout.cause} comes before it")
+    return Exclusion(f"the {bout.where} was the first that was not finite, at step {bout.first}")
+
+
+def _tell_why_no_overflow(evidence: Evidence, dtype: str, bout: Bout) -> Exclusion | Unmeasured:
+    """What speaks against an overflow of a precision. Weights in float32 do not: autocast leaves them so."""
+    if "structural:" in bout.note:
+        return Exclusion("the batch computed again in float32 shows it too")
+    if evidence.regime == dtype:
+        return Exclusion(bout.rise or f"the {bout.where} was the first that was not finite")
+    if evidence.regime == "float32":
+        return Exclusion("weights in float32, and no loss scale") if dtype == "float16" else RERUN
+    if evidence.regime:
+        return Exclusion(f"the precision is {evidence.regime}")
+    return Unmeasured("precision", "record `scaler.get_scale()`; a run folder of Trimtab's has the precision")
 
 
 @cause("batch-not-finite", question="nonfinite")
@@ -135,7 +158,8 @@ def find_bad_weights(evidence: Evidence) -> Iterator[Answer]:
         evidence,
         "weights-not-finite",
         0.9,
-        'go back to a snapshot: the ladder `nonfinite = {ladder = ["skip", "rollback+repair", "halt"]}` does so',
+        'go back to a snapshot: `nonfinite = {ladder = ["skip", "rollback+repair", "halt"]}` does so; then find what '
+        "wrote it: the update of the step before, something that writes in place, failing memory",
         "an update with a non-finite gradient in the step before, which was not looked at",
     )
 
@@ -158,9 +182,7 @@ def find_float16_overflow(evidence: Evidence) -> Iterator[Answer]:
         "the logarithm of 0 or 0/0 in the loss, which overflows in every precision; compute the batch in float32",
     )
     if any(each.cause == "float16-overflow" and not each.note for each in evidence.ask(find_bouts)):
-        yield Unmeasured(
-            "float32 rerun", "hand the batch over: `supervisor.check(loss, batch=batch)` with `compute_loss=` given"
-        )
+        yield RERUN
 
 
 @cause("bfloat16-overflow", question="nonfinite")
@@ -241,6 +263,6 @@ def find_bad_review(evidence: Evidence) -> Iterator[Answer]:
                 step=int(bad[0]),
                 evidence=(f"{name} is not finite at {len(bad)} of {len(series)} reviews, first at step {int(bad[0])}",),
                 fix="look at the evaluation data, at empty batches in its mean, and at BatchNorm's running statistics: "
-                "`print({n: b for n, b in model.named_buffers() if not torch.isfinite(b).all()})`",
+                "`[name for name, b in model.named_buffers() if not b.isfinite().all()]`",
             )
             return

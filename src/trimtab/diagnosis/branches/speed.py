@@ -60,8 +60,8 @@ def find_data_bound(evidence: Evidence) -> Iterator[Answer]:
         confidence=0.85,
         step=int(waited.steps[0]),
         evidence=(f"{share:.0%} of the {usual:.3g} s of a step is spent on waiting for data",),
-        fix="`DataLoader(data, num_workers=os.cpu_count() // 2, pin_memory=True, prefetch_factor=4, "
-        "persistent_workers=True)`",
+        fix="`DataLoader(data, num_workers=8, pin_memory=True, persistent_workers=True)`, with half as many workers as "
+        "there are cores; decode and resize ahead of time",
     )
 
 

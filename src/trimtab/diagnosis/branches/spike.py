@@ -8,7 +8,7 @@ from trimtab.diagnosis.bouts import find_bouts
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.outliers import PATIENCE
 from trimtab.diagnosis.spikes import LONG_TAIL, Spike, find_spikes
-from trimtab.diagnosis.tree import Answer, Cause, Exclusion, State, Unmeasured, cause
+from trimtab.diagnosis.tree import REMEDIES, Answer, Cause, State, Unmeasured, cause
 
 
 def _answer(evidence: Evidence, name: str, confidence: float, fix: str, alternative: str = "") -> Iterator[Answer]:
@@ -16,8 +16,6 @@ def _answer(evidence: Evidence, name: str, confidence: float, fix: str, alternat
     spikes = evidence.ask(find_spikes)
     mine = sorted((each for each in spikes if each.cause == name), key=lambda each: each.state != "fatal")
     if not mine:
-        if spikes:
-            yield Exclusion(spikes[0].excluded.get(name, "the evidence fits another cause better"))
         return
     spike = mine[0]
     more = (f"it happened {len(mine)} times, at steps {_list_steps(mine)}",) if len(mine) > 1 else ()
@@ -28,6 +26,7 @@ def _answer(evidence: Evidence, name: str, confidence: float, fix: str, alternat
         fix=fix if spike.recovered_at is not None or spike.state == "mended" else f"{fix}; {_tell_reload(spike)}",
         state=spike.state,
         alternative=alternative,
+        ruled_out=tuple(f"{name}: {reason}" for name, reason in spike.excluded.items()),
     )
 
 
@@ -81,10 +80,10 @@ def find_rate_jump(evidence: Evidence) -> Iterator[Answer]:
         "learning-rate-jump",
         0.9,
         "look at the schedule at that step; warm up to the new rate: "
-        "`SequentialLR(optimizer, [LinearLR(optimizer, 0.01, total_iters=200), main], [200])`",
+        "`SequentialLR(optimizer, [LinearLR(optimizer, 0.01, 1, 200), main], [200])`",
     )
     if evidence.ask(find_spikes) and not len(evidence.metric("learning_rate")):
-        yield Unmeasured("learning_rate", "record `optimizer.param_groups[0]['lr']` at every step")
+        yield Unmeasured("learning_rate", REMEDIES["learning_rate"])
 
 
 @cause("duplicate-batch", question="spike")
@@ -140,7 +139,7 @@ def find_long_tail_batch(evidence: Evidence) -> Iterator[Answer]:
         "a damaged batch; look at its rows",
     )
     if evidence.ask(find_spikes) and not len(evidence.metric("grad_norm")):
-        yield Unmeasured("grad_norm", "record what `torch.nn.utils.clip_grad_norm_` returns at every step")
+        yield Unmeasured("grad_norm", REMEDIES["grad_norm"])
 
 
 @cause("persistent-spike", question="spike")
