@@ -12,7 +12,7 @@ LAYERS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 """What keeps running statistics of its inputs."""
 
 
-@fault("poisoned-batchnorm", "end", strength=math.nan, signs=("buffer_norm",), needs="batchnorm")
+@fault("poisoned-batchnorm", "end", strength=math.nan, signs=("buffer_norm is not finite",), needs="batchnorm")
 def poison_statistics(scene: Scene) -> None:
     """The running mean and variance of one BatchNorm layer, drawn at random, are multiplied after the step.
 
