@@ -59,7 +59,7 @@ BEGINS_BETWEEN = (0.3, 0.7)
 UNGUARDED = {True: "clipping", False: "nothing"}
 """Whether a contestant clips, to the one that does nothing more."""
 
-HEALTHY_STEPS = 3000
+HEALTHY_STEPS = 1800
 """The steps of a long healthy run."""
 
 HEALTHY_RECIPES: Sequence[Mapping[str, str]] = (
