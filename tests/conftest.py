@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import signal
 import sys
 import threading
 
+import pytest
 from hypothesis import settings
 
 os.environ["TRIMTAB"] = "strict"  # before anything imports trimtab: a fault of ours raises
@@ -27,3 +29,10 @@ def pytest_runtest_setup() -> None:
     random.seed(0)
     if "torch" in sys.modules:  # a test that needs no torch does not wait for it
         sys.modules["torch"].manual_seed(0)
+
+
+def require(module: str) -> None:
+    """Leave a test out where a package is not installed; where tests run for everybody, it has to be."""
+    if importlib.util.find_spec(module) is None:
+        says = f"{module} is not installed; `make test` installs it"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(says)

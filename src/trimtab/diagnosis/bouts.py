@@ -29,6 +29,9 @@ MOST_OVERFLOWS = 4
 """Gradients in a row that are not finite, under a loss scaler and with a finite loss, that are left to it."""
 
 
+LARGEST = "the largest float16"
+"""What a note says of an operation that overflows in float16, whatever the precision of the weights."""
+
 VERDICTS = ("transient", "persistent", "structural", "precision")
 """What a rerun of a batch may have found."""
 
@@ -160,6 +163,8 @@ def _choose(evidence: Evidence, bout: Bout) -> str:
         return "transient-fault"
     if bout.rise:
         return "explosion"
+    if "precision:" in bout.note and LARGEST in bout.note:
+        return "float16-overflow"
     if bout.where == "weight":
         return "weights-not-finite"
     if "structural:" not in bout.note and evidence.regime in ("float16", "bfloat16"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
+
+logger = logging.getLogger("trimtab")
 
 RESERVED = {"step", "clock"}
 """Names that a line of the journal has for itself."""
@@ -691,13 +694,15 @@ class Supervisor:
 
     def _make_diagnose(self) -> Callable[[], Diagnosis | None]:
         """Gives the diagnosis of a run that was halted, and holds on to no more than it needs; None if it fails."""
-        judge, done, dtypes, survive = self._judge, self._done, self._subject.dtypes, self._recorder.survive
+        judge, done, dtypes, is_strict = self._judge, self._done, self._subject.dtypes, self._recorder.is_strict
 
         def diagnose() -> Diagnosis | None:
             try:
                 return diagnose_halted(judge.steps, judge.reviews, judge.ledger, done, dtypes)
-            except Exception as error:
-                survive(error)
+            except Exception:
+                if is_strict:
+                    raise
+                logger.exception("trimtab itself failed to diagnose the halt; this is a bug: please report it")
                 return None
 
         return diagnose

@@ -8,9 +8,15 @@ from trimtab.diagnosis.bouts import VERDICTS, WINDOW, Bout, find_bouts, list_bad
 from trimtab.diagnosis.curves import find_rate_jumps
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.tree import Answer, Cause, Exclusion, Unmeasured, cause
+from trimtab.diagnosis.weights import HALF
 
 FLOAT16_MAX = 65504.0
 """The largest float16, from IEEE 754."""
+
+BEGINS = "it begins here: "
+"""What a note says before the first operation that is not finite, and the advice for it."""
+
+FIND = "find the operation: `print(trimtab.locate_nonfinite(model, batch, compute_loss))`"
 
 RERUN = Unmeasured(
     "the batch once more", "hand it over: `supervisor.check(loss, batch=batch)`, with `compute_loss=` to the Supervisor"
@@ -32,26 +38,33 @@ def _tell(evidence: Evidence, bout: Bout) -> tuple[str, ...]:
         told.append(f"the last finite loss before was {before.values[-1]:.4g} at step {int(before.steps[-1])}")
     told += [bout.rise] if bout.rise else []
     told += [f"precision: {evidence.regime or 'not known'}"]
-    return (*told, *([bout.note] if bout.note else []))
+    note, begins, located = bout.note.partition(BEGINS)
+    told += [part for part in note.split("; ") if part]
+    return (*told, *([f"{begins}{located.partition('; ')[0]}"] if begins else []))
 
 
-def _answer(evidence: Evidence, name: str, confidence: float, fix: str, alternative: str = "") -> Iterator[Answer]:
+def _answer(
+    evidence: Evidence, name: str, confidence: float, fix: str, alternative: str = "", seen: tuple[str, ...] = ()
+) -> Iterator[Answer]:
     """The cause with the bout it explains, the gravest or else the first; or what speaks against it."""
     bouts = evidence.ask(find_bouts)
     mine = sorted((each for each in bouts if each.cause == name), key=lambda each: each.state != "fatal")
     if mine:
         bout = mine[0]
         more = (f"it happened {len(mine)} times",) if len(mine) > 1 else ()
-        located = bout.note.partition("it begins here: ")[2]
-        fix = f"{located}; then: {fix}" if located else fix
+        located = bout.note.partition(BEGINS)[2]
+        advice = located.partition("; ")[2]
+        is_rerun = any(f"{verdict}:" in bout.note for verdict in VERDICTS)
+        if advice:
+            fix = advice if fix.startswith(FIND) else f"{advice}; {fix}"
         back = "" if bout.state == "mended" else f"; go on from a checkpoint before step {bout.first}"
         yield Cause(
             confidence=min(confidence + 0.05 * bool(located), 0.99),
             step=bout.first,
-            evidence=(*_tell(evidence, bout), *more),
+            evidence=(*_tell(evidence, bout), *seen, *more),
             fix=fix + back,
             state=bout.state,
-            alternative=alternative,
+            alternative="" if is_rerun and name != "transient-fault" else alternative,
         )
     elif bouts:
         yield _tell_why_not(evidence, name, bouts[0])
@@ -101,7 +114,7 @@ def find_bad_batch(evidence: Evidence) -> Iterator[Answer]:
         evidence,
         "batch-not-finite",
         0.95,
-        "clean or drop such rows where the data is loaded: `assert torch.isfinite(x).all()` in the dataset",
+        "find such rows where the data is loaded: `assert torch.isfinite(x).all()` in the dataset",
     )
 
 
@@ -117,8 +130,10 @@ def find_transient_fault(evidence: Evidence) -> Iterator[Answer]:
     yield from _answer(
         evidence,
         "transient-fault",
-        0.85,
+        0.85 if evidence.regime not in HALF else 0.6,
         "test the memory and the accelerator of this machine, and look for a race; code and data are not at fault",
+        "an overflow, if autocast is around `compute_loss` and not within it, since the batch is computed again "
+        "without it; put it within",
     )
 
 
@@ -135,13 +150,17 @@ def find_explosion(evidence: Evidence) -> Iterator[Answer]:
     jumps = [each for each in evidence.ask(find_rate_jumps) if not each.is_restart]
     bouts = [each for each in evidence.ask(find_bouts) if each.cause == "explosion"]
     near = [each for each in jumps if bouts and bouts[0].first - WINDOW <= each.step <= bouts[0].first]
-    rate = f" (it went from {near[-1].before:.3g} to {near[-1].after:.3g} at step {near[-1].step})" if near else ""
+    seen = tuple(
+        f"the learning rate went from {each.before:.3g} to {each.after:.3g} at step {each.step}" for each in near[-1:]
+    )
+    rate = f"set the learning rate back to {near[-1].before:.3g}" if near else "halve the learning rate"
     yield from _answer(
         evidence,
         "explosion",
         0.9,
-        f"halve the learning rate{rate} and clip: `Supervisor(model, optimizer, clip_norm=1.0)`",
-        "data beyond anything seen before; look at the batches of the steps before",
+        f"{rate} and clip: `Supervisor(model, optimizer, clip_norm=1.0)`",
+        "" if near else "data beyond anything seen before; look at the batches of the steps before",
+        seen,
     )
 
 
@@ -177,8 +196,8 @@ def find_float16_overflow(evidence: Evidence) -> Iterator[Answer]:
         evidence,
         "float16-overflow",
         0.8,
-        f"activations were beyond {FLOAT16_MAX:.0f}, the largest float16: use "
-        "`torch.autocast(device, torch.bfloat16)`, or compute the last layers and the loss in float32",
+        f"keep numbers below {FLOAT16_MAX:.0f}, the largest float16: `torch.autocast(device, torch.bfloat16)` needs no "
+        "such care; or compute the part that overflows and the loss in float32",
         "the logarithm of 0 or 0/0 in the loss, which overflows in every precision; compute the batch in float32",
     )
     if any(each.cause == "float16-overflow" and not each.note for each in evidence.ask(find_bouts)):
@@ -218,8 +237,7 @@ def find_bad_gradient(evidence: Evidence) -> Iterator[Answer]:
         evidence,
         "gradient-not-finite",
         0.8 if evidence.regime else 0.65,
-        "find the operation: `print(trimtab.locate_nonfinite(model, batch, compute_loss))`; usual ones are the slope "
-        "of sqrt, norm or log at 0: add an epsilon inside, `torch.sqrt(x + 1e-8)`",
+        f"{FIND}; usual ones are the slope of sqrt, norm or log at 0: add an epsilon inside, `torch.sqrt(x + 1e-8)`",
         "" if evidence.regime else "overflows of a loss scaler in float16, which are routine; record the loss scale",
     )
 
@@ -238,8 +256,8 @@ def find_bad_loss(evidence: Evidence) -> Iterator[Answer]:
         evidence,
         "loss-not-finite",
         0.85 if evidence.regime == "float32" else 0.75,
-        "find the operation: `print(trimtab.locate_nonfinite(model, batch, compute_loss))`; usual ones are the log of "
-        "0 and 0/0: use log_softmax or `F.cross_entropy` on logits, divide by `count.clamp(min=1)`",
+        f"{FIND}; usual ones are the log of 0 and 0/0: "
+        "use log_softmax or `F.cross_entropy` on logits, divide by `count.clamp(min=1)`",
         "a batch with NaN in it; `assert torch.isfinite(x).all()` in the dataset tells",
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.diagnosis.bouts import find_bouts
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.tree import Answer, Cause, Exclusion, Unmeasured, cause
 
@@ -175,7 +176,12 @@ def find_precision_loss(evidence: Evidence) -> Iterator[Answer]:
     Fix:
         Keep the part that needs it in float32.
     """
-    noted = [(decision.step, action.note) for decision, action in evidence.decided if "precision:" in action.note]
+    overflows = [each for each in evidence.ask(find_bouts) if each.cause.endswith("-overflow")]
+    noted = [
+        (decision.step, action.note)
+        for decision, action in evidence.decided
+        if "precision:" in action.note and not any(each.first <= decision.step <= each.last for each in overflows)
+    ]
     if noted:
         step, note = noted[0]
         yield Cause(
