@@ -155,3 +155,20 @@ def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"format": 99}')
     with pytest.raises(RunFormatError):
         diagnose(tmp_path)
+
+
+def test_weights_in_float32_rule_no_autocast_out() -> None:
+    """Autocast leaves weights in float32: their precision alone rules no overflow out."""
+    draft = draw("log", FAULTY["a loss not a number to the end"][0], 0)
+    for manifest in ({"weight_dtype": "float32"}, {"dtypes": ["float32"]}):
+        causes = diagnose_values(draft.measurements(), manifest=manifest).causes
+        assert not any(line.startswith("bfloat16-overflow") for line in causes[0].ruled_out)
+
+
+def test_explosion_of_the_first_steps_is_seen() -> None:
+    """A run that explodes before it has a level is an explosion, not a fault of the operation that overflows last."""
+    losses = [3.2, 3.5, 40.0, 9e4, 1e8, *[nan] * 60]
+    diagnosis = diagnose_values([Measurement(step, {"loss": loss}) for step, loss in enumerate(losses, 1)])
+    assert diagnosis.causes[0].name == "explosion"
+    calm = diagnose_values([Measurement(step, {"loss": loss}) for step, loss in enumerate([3.2, 3.5, nan], 1)])
+    assert calm.causes[0].name == "loss-not-finite"

@@ -68,11 +68,11 @@ def summarize(diagnosis: Diagnosis, evidence: Evidence) -> Iterator[str]:
         yield f"The loss {diagnosis.pattern}."
     num_lost = sum(action.num_lost for _, action in evidence.decided)
     if num_lost:
-        yield f"Lost: {num_lost} updates, {num_lost / max(diagnosis.num_steps, 1):.2g} of all."
+        yield f"Lost: {num_lost} updates, {num_lost / max(diagnosis.num_steps, 1):.1%} of all."
     if evidence.manifest.get("started"):
         versions = evidence.manifest.get("versions", {})
         told = "".join(f", {name} {number}" for name, number in versions.items())
-        yield f"Started {evidence.manifest['started']}{told}, weights in {evidence.regime or 'unknown precision'}."
+        yield f"Started {evidence.manifest['started']}{told}, precision {evidence.regime or 'not known'}."
     if diagnosis.causes:
         yield "\nCauses, the most likely first:\n"
     for each in diagnosis.causes:

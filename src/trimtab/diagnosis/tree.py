@@ -77,8 +77,9 @@ class Unmeasured:
 REMEDIES = {
     "grad_norm": "record what `torch.nn.utils.clip_grad_norm_` returns at every step",
     "learning_rate": "record `optimizer.param_groups[0]['lr']` at every step",
+    "weight_norm": "`supervisor.check(loss)` measures it; or record the norm of all parameters now and then",
 }
-"""How to measure what most causes are told by, and any log can have."""
+"""How to measure what several causes are told by, and any log can have."""
 
 Answer: TypeAlias = Cause | Exclusion | Unmeasured
 

@@ -25,6 +25,9 @@ Run: TypeAlias = "str | Path | RunLog | Log"
 """A run folder, another tool's log, or either of them as it was read."""
 
 
+BASIC = ("grad_norm", "learning_rate")
+"""What most causes are told by."""
+
 OWN_FORMAT = "trimtab"
 """The reader of run folders, which hold more than a log."""
 
@@ -128,7 +131,7 @@ def _list_unmeasured(evidence: Evidence, walk: Walk) -> Iterator[str]:
     yield from walk.not_measured
     told = {line.partition(": ")[0] for line in walk.not_measured}
     if not walk.causes:
-        missing = (name for name in REMEDIES if name not in told and not len(evidence.metric(name)))
+        missing = (name for name in BASIC if name not in told and not len(evidence.metric(name)))
         yield from (f"{name}: {REMEDIES[name]}" for name in missing)
 
 

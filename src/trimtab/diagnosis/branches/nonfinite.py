@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from trimtab.diagnosis.bouts import VERDICTS, WINDOW, Bout, find_bouts, list_bad
 from trimtab.diagnosis.curves import find_rate_jumps
 from trimtab.diagnosis.evidence import Evidence
-from trimtab.diagnosis.tree import Answer, Cause, Exclusion, Unmeasured, cause
+from trimtab.diagnosis.tree import REMEDIES, Answer, Cause, Exclusion, Unmeasured, cause
 from trimtab.diagnosis.weights import HALF
 
 FLOAT16_MAX = 65504.0
@@ -15,6 +15,9 @@ FLOAT16_MAX = 65504.0
 
 BEGINS = "it begins here: "
 """What a note says before the first operation that is not finite, and the advice for it."""
+
+NEEDED = {"weights-not-finite": "weight_norm", "gradient-not-finite": "grad_norm"}
+"""The metric without which a cause cannot be ruled out."""
 
 FIND = "find the operation: `print(trimtab.locate_nonfinite(model, batch, compute_loss))`"
 
@@ -83,6 +86,9 @@ def _tell_why_not(evidence: Evidence, name: str, bout: Bout) -> Exclusion | Unme
         return Exclusion(
             "the batch was looked at again, and was finite" if is_batch else "it came again with the batch"
         )
+    metric = NEEDED.get(name)
+    if metric is not None and not len(evidence.metric(metric)):
+        return Unmeasured(metric, REMEDIES[metric])
     if name.startswith(bout.where):
         return Exclusion(bout.rise or f"{bout.cause} comes before it")
     return Exclusion(f"the {bout.where} was the first that was not finite, at step {bout.first}")
