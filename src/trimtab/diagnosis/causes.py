@@ -33,9 +33,18 @@ REPEAT_STEPS = 50
 
 
 def name_causes(history: History) -> Iterator[str]:
-    """The likely causes of a spike at the newest row, each in a sentence; none where the measurements show none."""
+    """The likely causes of a loss that is too high or not finite at the newest row, each in a sentence.
+
+    None where the measurements show none.
+    """
     named = [*_judge_gradient(history), *_judge_rate(history), *_judge_batch(history)]
     yield from named or _judge_weights(history)
+
+
+def _is_number(history: History) -> bool:
+    """True if the newest loss is a number: what is not finite may be the computation's own doing."""
+    loss = history.newest.values.get("loss")
+    return isinstance(loss, float) and isfinite(loss)
 
 
 def _judge_gradient(history: History) -> Iterator[str]:
@@ -75,7 +84,7 @@ def _judge_weights(history: History) -> Iterator[str]:
 
     Told at the first step of an episode alone: after it, updates are missing or were undone.
     """
-    if not history.has("weight_norm") or not history.was_accepted[-2:-1].all():
+    if not history.has("weight_norm") or not history.was_accepted[-2:-1].all() or not _is_number(history):
         return
     norms = history.column("weight_norm")[-WINDOW - 1 :].astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):

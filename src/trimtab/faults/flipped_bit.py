@@ -13,7 +13,7 @@ INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Bytes to the integers of that width."""
 
 
-@fault("flipped-bit", "end", strength=1, signs=("weight-jump",))
+@fault("flipped-bit", "end", strength=1, signs=("weight-jump", "weight_norm is not finite"))
 def flip_bit(scene: Scene) -> None:
     """One bit of the exponent of one weight, drawn from all weights of the model alike, is flipped after the step.
 

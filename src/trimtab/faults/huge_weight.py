@@ -8,7 +8,7 @@ from torch import Tensor
 from trimtab.faults import Scene, fault
 
 
-@fault("huge-weight", "end", strength=1e30, signs=("weight-jump",))
+@fault("huge-weight", "end", strength=1e30, signs=("weight-jump", "weight_norm is not finite"))
 def overwrite_weight(scene: Scene) -> None:
     """One weight, drawn from all weights of the model alike, is overwritten after the optimizer's step.
 

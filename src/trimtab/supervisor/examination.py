@@ -54,7 +54,7 @@ class Examination:
             batch: the batch, if it was handed over.
             is_first: True at the beginning of an episode: then where a number first was not finite is looked for.
         """
-        if any(each.metric == "loss" and isfinite(each.value) for each in decision.findings):
+        if any(each.metric == "loss" for each in decision.findings):
             yield from name_causes(history)
             yield from self._name_moments()
         if batch is not None and self._compute_loss is not None:

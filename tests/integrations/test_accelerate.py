@@ -1,0 +1,60 @@
+"""Accelerate: the plain three lines, and its checkpoints."""
+
+# ruff: noqa: E402  what is missing has to be known before it is imported
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from tests.integrations.runs import BATCH_SIZE, FAULTS, Run, Samples, Setting, make_parts, require, tell
+
+require("accelerate")
+
+from accelerate import Accelerator
+
+from tests.integrations.runs_accelerate import make_accelerator, make_run
+from trimtab import Supervisor
+
+
+@pytest.mark.parametrize("num_micro_batches", [1, 4])
+def test_only_synchronized_steps_are_checked(tmp_path: Path, num_micro_batches: int) -> None:
+    """With accumulation there is one check a step, and the bad micro-batch drops the step it is in."""
+    made = make_run(Setting(fault=FAULTS["nan-batch"], num_micro_batches=num_micro_batches), tmp_path)
+    assert made.num_steps == 120 // num_micro_batches
+    assert [told[0] for told in made.decisions if told[2] == "skip"] == [20 // num_micro_batches]
+
+
+def go(accelerator: Accelerator, folder: Path, num_steps: int, *, resumes: bool) -> Run:
+    """A run with the accelerator's own checkpoints: saved after 30 steps, or gone on from there."""
+    model, optimizer, scheduler = make_parts()
+    net, stepper, schedule = accelerator.prepare(model, optimizer, scheduler)
+    supervisor = Supervisor(net, stepper.optimizer, schedule, clip_norm=1.0)
+    accelerator.register_for_checkpointing(supervisor)
+    if resumes:
+        accelerator.load_state(str(folder))
+    for step, batch in enumerate(DataLoader(Samples(spoils=FAULTS["nan-batch"].spoils), batch_size=BATCH_SIZE), 1):
+        if supervisor.step >= step:
+            continue
+        loss = net(**batch)["loss"]
+        accelerator.backward(loss)
+        supervisor.check(loss)
+        stepper.step()
+        schedule.step()
+        stepper.zero_grad()
+        if step == 30 and not resumes:
+            accelerator.save_state(str(folder))
+        if step == num_steps:
+            break
+    return Run(model, tell(supervisor.ledger), supervisor.step)
+
+
+def test_supervisor_is_in_the_accelerators_checkpoints(tmp_path: Path) -> None:
+    """Registered for checkpointing, it goes on as if the run had not been interrupted."""
+    whole, resumed = (go(make_accelerator(), tmp_path / "state", 60, resumes=each) for each in (False, True))
+    assert all(torch.equal(whole.bits[name], resumed.bits[name]) for name in whole.bits)
+    assert resumed.decisions == whole.decisions != []
+    assert resumed.num_steps == whole.num_steps == 60
