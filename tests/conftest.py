@@ -31,8 +31,14 @@ def pytest_runtest_setup() -> None:
         sys.modules["torch"].manual_seed(0)
 
 
-def require(module: str) -> None:
-    """Leave a test out where a package is not installed; where tests run for everybody, it has to be."""
-    if importlib.util.find_spec(module) is None:
-        says = f"{module} is not installed; `make test` installs it"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(says)
+def require(*names: str) -> None:
+    """Skip the tests of a module where a package is missing; where everything has to be tested, fail.
+
+    Raises:
+        ModuleNotFoundError: if one is missing and the environment variable `CI` is `true`.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            if os.environ.get("CI") == "true":
+                raise ModuleNotFoundError(f"{name} is not installed, and CI=true asks for all tests")
+            pytest.skip(f"{name} is not installed", allow_module_level=True)

@@ -7,14 +7,11 @@ whose targets are far too large, and a weight that something overwrites between 
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,25 +19,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from torch.utils.data import DataLoader, Dataset
 
+from tests.conftest import require
 from trimtab import Decision, Policy, Supervisor
 
 NUM_STEPS, BATCH_SIZE = 120, 16
 
 Told: TypeAlias = tuple[int, str, str, str]
 """A decision: its step, clock, verdict and reason, numbers included."""
-
-
-def require(*names: str) -> None:
-    """Skip the tests of a module where a package is missing; where everything has to be tested, fail.
-
-    Raises:
-        ModuleNotFoundError: if one is missing and the environment variable `CI` is `true`.
-    """
-    for name in names:
-        if importlib.util.find_spec(name) is None:
-            if os.environ.get("CI") == "true":
-                raise ModuleNotFoundError(f"{name} is not installed, and CI=true asks for all tests")
-            pytest.skip(f"{name} is not installed", allow_module_level=True)
 
 
 class Net(nn.Module):

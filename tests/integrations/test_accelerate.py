@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from tests.integrations.runs import BATCH_SIZE, FAULTS, Run, Samples, Setting, make_parts, require, tell
+from tests.conftest import require
+from tests.integrations.runs import BATCH_SIZE, FAULTS, Run, Samples, Setting, make_parts, tell
 
 require("accelerate")
 
 from accelerate import Accelerator
 
 from tests.integrations.runs_accelerate import make_accelerator, make_run
-from trimtab import Supervisor
+from trimtab import InputError, Supervisor
 
 
 @pytest.mark.parametrize("num_micro_batches", [1, 4])
@@ -58,3 +59,13 @@ def test_supervisor_is_in_the_accelerators_checkpoints(tmp_path: Path) -> None:
     assert all(torch.equal(whole.bits[name], resumed.bits[name]) for name in whole.bits)
     assert resumed.decisions == whole.decisions != []
     assert resumed.num_steps == whole.num_steps == 60
+
+
+def test_wrapped_optimizer_is_refused() -> None:
+    """The optimizer that Accelerate wraps around the user's has no hooks; one sentence says what to pass."""
+    model = torch.nn.Linear(2, 1)
+    accelerator = Accelerator(cpu=True)
+    model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(InputError, match="pass the one inside it"):
+        Supervisor(model, optimizer)
+    Supervisor(model, optimizer.optimizer).finish()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integrations.runs import require
+from tests.conftest import require
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

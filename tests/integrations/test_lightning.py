@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from tests.integrations.runs import BATCH_SIZE, FAULTS, HALTING, HEALTHY, Fault, Samples, make_parts, require
+from tests.conftest import require
+from tests.integrations.runs import BATCH_SIZE, FAULTS, HALTING, HEALTHY, Fault, Samples, make_parts
 
 require("lightning")
 
@@ -238,8 +239,8 @@ def test_halt_ends_the_training_cleanly(tmp_path: Path, caplog: pytest.LogCaptur
     assert trainer.global_step == 20
     assert are_equal(steps.seen[19], steps.seen[18])
     assert callback.halt is not None
-    assert callback.halt.verdict == "halt"
-    assert "the training ends at step 20: nonfinite: " in caplog.text
+    assert callback.halt.decision.verdict == "halt"
+    assert "the supervisor halted the run at step 20: nonfinite: " in caplog.text
     assert read_run(tmp_path / "run").events[-1]["status"] == "halted"
 
 

@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 import pytest
 import torch
 
-from tests.integrations.runs import FAULTS, HEALTHY, Run, Setting, require, run
+from tests.conftest import require
+from tests.integrations.runs import FAULTS, HEALTHY, Run, Setting, run
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),

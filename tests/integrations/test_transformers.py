@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.integrations.runs import FAULTS, HALTING, HEALTHY, Net, Setting, require
+from tests.conftest import require
+from tests.integrations.runs import FAULTS, HALTING, HEALTHY, Net, Setting
 
 require("accelerate", "transformers")
 
@@ -158,8 +159,8 @@ def test_halt_ends_the_training_cleanly(tmp_path: Path, caplog: pytest.LogCaptur
         result = trainer.train()
     assert result.global_step == 20
     assert callback.halt is not None
-    assert callback.halt.step == 20
-    assert "the training ends at step 20: nonfinite: " in caplog.text
+    assert callback.halt.decision.step == 20
+    assert "the supervisor halted the run at step 20: nonfinite: " in caplog.text
     assert all(bool(torch.isfinite(each).all()) for each in bits_of(trainer))
     assert read_run(tmp_path / "run").events[-1]["status"] == "halted"
 

@@ -18,7 +18,6 @@ from trimtab.errors import Halted, InputError
 from trimtab.integrations.wrapping import Wrapping
 from trimtab.state.live import Partner
 from trimtab.supervisor import Supervisor
-from trimtab.types import Decision
 
 FOR_ONE = ("compute_loss", "probe", "self_updating")
 """The options that look at the whole model, and that a training with several optimizers cannot have."""
@@ -42,14 +41,14 @@ class SupervisorCallback(Callback):
 
     Attributes:
         supervisors: those of the newest training, in the order of its optimizers.
-        halt: the decision that ended the newest training, if one did.
+        halt: what ended the newest training, if something did: its `.decision` and `.diagnosis` say why.
     """
 
     def __init__(self, *partners: Partner | None, **options: Any) -> None:
         if "scaler" in options:
             raise InputError("SupervisorCallback: scaler is the trainer's own; leave it out")
         self.supervisors: list[Supervisor] = []
-        self.halt: Decision | None = None
+        self.halt: Halted | None = None
         self._partners, self._options = partners, options
         self._loaded: list[dict[str, Any]] = []
         self._wrapping = Wrapping()
@@ -159,8 +158,8 @@ class SupervisorCallback(Callback):
         try:
             yield
         except Halted as halt:
-            self.halt = halt.decision
-            logger.error("the training ends at step %d: %s", halt.decision.step, halt.decision.reason)
+            self.halt = halt.with_traceback(None)
+            logger.error("%s", halt)
             trainer.should_stop = True
             trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = 0  # else it would go on until then
 

@@ -24,7 +24,6 @@ from trimtab.errors import Halted, InputError
 from trimtab.integrations.wrapping import Wrapping
 from trimtab.state.live import Partner
 from trimtab.supervisor import Supervisor
-from trimtab.types import Decision
 
 NO_METRICS = ("epoch", "_model_preparation_time", "_per_second", "_runtime")
 """How the names end of what an evaluation reports beside metrics."""
@@ -47,7 +46,7 @@ class SupervisorCallback(TrainerCallback, ExportableState):
 
     Attributes:
         supervisor: that of the newest training; None before the first.
-        halt: the decision that ended the newest training, if one did.
+        halt: what ended the newest training, if something did: its `.decision` and `.diagnosis` say why.
     """
 
     saved: str | None = None
@@ -57,7 +56,7 @@ class SupervisorCallback(TrainerCallback, ExportableState):
         if "scaler" in options:
             raise InputError("SupervisorCallback: scaler is the trainer's own; leave it out")
         self.supervisor: Supervisor | None = None
-        self.halt: Decision | None = None
+        self.halt: Halted | None = None
         self._partners, self._options = partners, options
         self._wrapping = Wrapping()
         self._is_active = self._is_cut_off = False
@@ -188,8 +187,8 @@ class SupervisorCallback(TrainerCallback, ExportableState):
         try:
             yield
         except Halted as halt:
-            self.halt = halt.decision
-            logger.error("the training ends at step %d: %s", halt.decision.step, halt.decision.reason)
+            self.halt = halt.with_traceback(None)
+            logger.error("%s", halt)
 
     def _finish(self, status: str) -> None:
         self._wrapping.close()

@@ -247,6 +247,11 @@ def _validate(model: nn.Module, optimizer: Optimizer) -> None:
             "supervisor: LBFGS evaluates the loss several times inside one step, so no step can be judged before it "
             "is made; use an optimizer whose step needs no closure"
         )
+    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+        raise InputError(
+            f"supervisor: optimizer is a {type(optimizer).__name__!r}, which wraps another and has no hooks; pass the "
+            "one inside it, such as optimizer.optimizer"
+        )
     trainable = {id(each): name for name, each in model.named_parameters() if each.requires_grad}
     if not trainable:
         raise InputError("supervisor: the model has no trainable parameter; at least one needs requires_grad=True")
