@@ -294,6 +294,18 @@ def test_contestant_is_added_by_its_decorator(register: Callable[[str, Callable[
     assert not has_same_weights(model, run("clipping", num_steps=6)[0])
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_contestant_that_raises_ends_its_run(precision: Precision) -> None:
+    """A guard that fails has lost the updates that were still to be made, and its run says why; the suite goes on."""
+
+    def guard(_: Tensor) -> Judgement:
+        raise ValueError("a toy failure")
+
+    training = build_training("images", 0, Recipe(precision=precision, num_steps=4))
+    made = train(training, guard, 0)
+    assert (made.halted, made.num_lost) == ("the guard failed: ValueError: a toy failure", 4)
+
+
 def test_every_contestant_has_its_own_file() -> None:
     """What is added is registered by being there, clips as routine, and says what it finds."""
     assert set(ADDED) <= set(contestants)

@@ -255,9 +255,12 @@ def train(
             except Halted as halt:
                 halted = str(halt)
                 judgement = Judgement(proceeds=False, acts=True, names=_name_halt(halt), told=str(halt), num_lost=1)
+            except Exception as error:  # a guard that breaks the run it guards has lost what was still to be made
+                halted = f"the guard failed: {type(error).__name__}: {error}"
+                judgement = Judgement(proceeds=False, acts=True, told=halted, num_lost=1)
             if judgement.proceeds:
                 optimizer.step() if scaler is None else scaler.step(optimizer)
-            if scaler is not None:
+            if scaler is not None and not halted:
                 scaler.update()
             injector.end(step)
             training.scheduler.step()
