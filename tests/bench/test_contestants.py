@@ -294,6 +294,7 @@ def test_contestant_is_added_by_its_decorator(register: Callable[[str, Callable[
     assert not has_same_weights(model, run("clipping", num_steps=6)[0])
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of")
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_contestant_that_raises_ends_its_run(precision: Precision) -> None:
     """A guard that fails has lost the updates that were still to be made, and its run says why; the suite goes on."""
