@@ -42,4 +42,4 @@ def find_self_update_spike(
     Default response:
         Skip the update, which puts these parameters back; the same again if it recurs, then halt.
     """
-    yield from judge_spike(history, METRIC, sigmas, window, warmup, (FACTOR, MARGIN, coarse))
+    yield from judge_spike(history, METRIC, sigmas, window, min(warmup, window), (FACTOR, MARGIN, coarse))
