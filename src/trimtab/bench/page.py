@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
-from rich.table import Table
+from rich.table import Column, Table
 
 from trimtab.bench.cases import Case
 from trimtab.bench.judging import (
@@ -38,7 +38,7 @@ SUMMARY_HEAD = (
     "found",
     "delay",
     "cause",
-    "recoverable",
+    "can be",
     "recovered",
     "harm",
     "peak",
@@ -47,14 +47,17 @@ SUMMARY_HEAD = (
 )
 """The columns of the table of contestants."""
 
+PAGE_ONLY = ("runs", "peak")
+"""The columns that the terminal has no room for."""
+
 ALARMS_HEAD = ("contestant", "runs", "steps", "false actions", "in runs", "findings", "harm")
 """The columns of the tables of healthy runs."""
 
 LEGEND = (
     "matter: runs whose fault matters without a guard; found, cause: shares of those that were found, and named; "
-    "recovered: share of the recoverable ones that end within 2 % of the healthy twin; harm: worst final loss against "
-    "the same run without the guard; peak: median, in levels before the fault; acts, lost: interventions and updates "
-    "lost, mean a run"
+    "can be, recovered: those that the oracle recovers, and the share of them that end within 2 % of the healthy twin; "
+    "harm: worst final loss against the same run with the same clipping and no guard; peak: median, in levels before "
+    "the fault; acts, lost: interventions and updates lost, mean a run"
 )
 """What the columns are."""
 
@@ -74,7 +77,7 @@ def format_summary(name: str, summary: Summary) -> tuple[str, ...]:
         str(summary.num_recoverable),
         _share(summary.recovered),
         _format_excess(summary.harm),
-        f"{summary.peak:.3g}",
+        f"{summary.peak:.2g}",
         f"{summary.num_acts:.1f}",
         f"{summary.num_lost:.1f}",
     )
@@ -146,10 +149,12 @@ def list_growth_rows(growths: Sequence[Growth]) -> list[Rows]:
 
 
 def build_table(rows: Rows) -> Table:
-    """A table for the terminal."""
-    table = Table(*rows.head, title=rows.title, title_justify="left", box=None, pad_edge=False)
+    """A table for the terminal, where columns of the page are left out that eighty characters have no room for."""
+    shown = [index for index, title in enumerate(rows.head) if title not in PAGE_ONLY]
+    head = [Column(rows.head[index], no_wrap=index == 0) for index in shown]
+    table = Table(*head, title=rows.title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for row in rows.body:
-        table.add_row(*row)
+        table.add_row(*(row[index] for index in shown))
     return table
 
 
@@ -201,7 +206,11 @@ def draw_map(judged: Mapping[str, Mapping[Case, Figures]]) -> go.Figure:
     faults = {name: list(dict.fromkeys(case.fault for case in cases if case.workload == name)) for name in names}
     heights = [max(len(faults[name]), 1) for name in names] or [1]
     figure = make_subplots(
-        max(len(names), 1), 1, subplot_titles=names, row_heights=heights, vertical_spacing=0.35 / (sum(heights) + 1)
+        max(len(names), 1),
+        1,
+        subplot_titles=names,
+        row_heights=heights,
+        vertical_spacing=min(3.0 / (sum(heights) + 3 * len(names)), 1.0 / max(len(names), 1)),
     )
     for row, name in enumerate(names, 1):
         cells = [[_median_excess(judged[guard], name, fault) for guard in judged] for fault in faults[name]]
@@ -238,7 +247,7 @@ def _median_excess(figures: Mapping[Case, Figures], workload: str, fault: str) -
 
 
 def _share(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.1%}"
+    return "–" if math.isnan(value) else f"{value:.0%}"
 
 
 def _format_excess(value: float) -> str:
