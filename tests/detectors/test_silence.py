@@ -133,8 +133,32 @@ def test_healthy_runs_yield_nothing(
 def test_healthy_reviews_yield_nothing(name: str, loss: Curve, error: Curve) -> None:
     """A validation loss that falls or stays, and an accuracy that rises or stays, yield nothing."""
     losses, errors = loss.compute(), error.compute()
-    reviews = [
+    alone = [
         Measurement(8 * index, {"val_loss": float(losses[index]), "accuracy": float(1 - errors[index])}, "review")
+        for index in range(NUM_STEPS)
+    ]
+    assert list(watch(name, alone)) == []
+
+
+@pytest.mark.parametrize("name", sorted(detectors))
+@settings(deadline=None)
+@given(loss=signed, gap=st.floats(0, 0.3), seed=seeds, norm=positive)
+def test_healthy_epochs_yield_nothing(name: str, loss: Curve, gap: float, seed: int | None, norm: Curve) -> None:
+    """Two losses that fall or rest side by side, after a first epoch in which something was learned, yield nothing."""
+    train, evaluated = loss.compute(), replace(loss, seed=seed).compute()
+    distance = gap * abs(train[0])
+    norms = norm.compute()
+    reviews = [
+        Measurement(
+            8 * index,
+            {
+                "val_loss": float(evaluated[index] + distance),
+                "train_loss": float(train[index]),
+                "train_grad_norm": float(norms[index]),
+                **({"start_loss": float(train[0] + 0.2 * abs(train[0]) + 10**loss.exponent)} if index == 0 else {}),
+            },
+            "review",
+        )
         for index in range(NUM_STEPS)
     ]
     assert list(watch(name, reviews)) == []

@@ -8,6 +8,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.detectors.reviewing import MEDIAN_ERROR, SHORT, measure_noise
+from trimtab.detectors.unstable_training import ALTERNATES, LEAST_SWINGS, measure_swing
 from trimtab.diagnosis.evidence import Evidence, Series
 from trimtab.history import GAUSSIAN_MAD
 
@@ -19,17 +21,11 @@ MOST_BLOCKS = 40
 LEAST_PER_BLOCK, FEWER_PER_BLOCK = 8, 4
 """Numbers of a block; a median of fewer is noise. Of a short curve it has to be fewer."""
 
-SHORT = 100
-"""Numbers below which a curve is short: its trend is seen from one number to the next."""
-
 LEAST_BLOCKS = 8
 """Blocks from whose distances the noise of a level can be told."""
 
 LEAST_ROWS = 12
 """Numbers below which a curve has no shape."""
-
-MEDIAN_ERROR = 1.25
-"""Standard error of a median of n normal numbers, in units of their standard deviation divided by √n."""
 
 SURE = 6.0
 """Standard errors beyond which a difference of levels is none of noise, the best of 40 blocks having been chosen."""
@@ -105,20 +101,6 @@ class Shape:
         return int(away[-1]) + 1 if away.size else 0
 
 
-def measure_noise(values: Numbers) -> float:
-    """Robust standard deviation of numbers about their neighbours, whatever slow trend they follow.
-
-    From successive differences; of a short curve, whose trend is in them, from second ones where they say less.
-    """
-    if len(values) < 4:
-        return 0.0
-    by_first = GAUSSIAN_MAD * float(np.median(np.abs(np.diff(values)))) / np.sqrt(2)
-    if len(values) >= SHORT:
-        return float(by_first)
-    by_second = GAUSSIAN_MAD * float(np.median(np.abs(np.diff(values, 2)))) / np.sqrt(6)
-    return float(min(by_first, by_second))
-
-
 def describe(series: Series) -> Shape | None:
     """The shape of a curve; None if it is too short to have one."""
     finite = series.finite
@@ -173,14 +155,8 @@ def median_between(series: Series, first: float, last: float) -> float:
     return float(np.median(values)) if len(values) else float("nan")
 
 
-ALTERNATES = -0.4
-"""Correlation of successive losses below which they swing to and fro: of noise it is within 3/√n of 0."""
-
 WIDE = 0.2
 """How wide they swing, relative to their level, for it to matter."""
-
-LEAST_SWINGS = 64
-"""Losses that a statement on swings rests on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +184,7 @@ def find_swing(evidence: Evidence) -> Swing | None:
     losses = evidence.loss.take(slice(len(evidence.loss) // 2, None)).take(slice(-100_000, None))
     if len(losses) < LEAST_SWINGS:
         return None
-    level = float(np.median(losses.values))
-    scale = 5 * measure_noise(losses.values)
-    away = np.clip(losses.values - level, -scale, scale)
-    variance = float((away**2).mean())
-    correlation = float((away[1:] * away[:-1]).mean()) / variance if variance > 0 else 0.0
-    width = float(np.sqrt(variance))
+    level, width, correlation = measure_swing(losses.values)
     if correlation >= ALTERNATES or width <= WIDE * abs(level):
         return None
     return Swing(int(losses.steps[0]), len(losses), level, width, correlation)

@@ -42,6 +42,7 @@ from trimtab.state.schedule import ProbeSchedule, SnapshotSchedule
 from trimtab.state.snapshot import Snapshots
 from trimtab.supervisor.examination import Examination, find_sickness
 from trimtab.supervisor.pace import UNSTEPPED, Pace
+from trimtab.supervisor.summary import summarize_steps
 from trimtab.supervisor.suspects import Suspects
 from trimtab.supervisor.validation import refuse_ranks, validate, validate_choices
 from trimtab.types import Action, Decision, Measurement, Record
@@ -380,7 +381,9 @@ class Supervisor:
     def review(self, **metrics: Tensor | float) -> Decision:
         """Judge the run by metrics of a validation or an epoch, such as `review(val_loss=0.31)`.
 
-        A policy may let it roll back or halt; after such a rollback a scheduler is one step behind.
+        A policy may let it roll back or halt; after such a rollback a scheduler is one step behind. Beside what is
+        given it records `train_loss` and `train_grad_norm`, the medians of the newest third of the steps since the
+        review before.
 
         Args:
             **metrics: metric name to one number; in a distributed run the same on every rank, each of which calls it.
@@ -401,7 +404,8 @@ class Supervisor:
             return Decision(self.step, clock="review")
         try:
             with torch.no_grad():
-                decision = self._take(Measurement(self.step, values, clock="review"))
+                told = summarize_steps(self.history, self.reviews.newest.step)
+                decision = self._take(Measurement(self.step, told | values, clock="review"))
         except Exception as error:
             self._recorder.survive(error)
             decision = Decision(self.step, clock="review")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trimtab.detectors.silent_divergence import NORM_RISE, RATE_RISE
 from trimtab.diagnosis.curves import SURE, describe_loss, find_rate_jumps, find_swing, median_between
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.tree import Answer, Cause, Exclusion, State, Unmeasured, cause
@@ -20,8 +21,8 @@ GRAVE = 0.3
 GRAVE_TIMES = 1.5
 """Or how many times its lowest level the loss is at the end."""
 
-RATE_RISE, NORM_RISE, WEIGHT_RISE = 1.3, 3.0, 1.5
-"""How far a rate, a gradient norm and a weight norm have to rise along with the loss to be its reason."""
+WEIGHT_RISE = 1.5
+"""How far a weight norm has to rise along with the loss to be its reason."""
 
 SAME_WEIGHT = 1.2
 """Weight norms within so much of each other have not moved."""
