@@ -113,3 +113,40 @@ def test_mode_is_found(make: Callable[[], Run], mode: str) -> None:
 def test_sound_runs_are_silent(make: Callable[[], Run]) -> None:
     """No detector has anything to say of a sound run, from its first step to long after it has converged."""
     assert [(each.step, each.detector, each.message) for each in make().train()] == []
+
+
+def make_saturated() -> Run:
+    """Inputs that someone forgot to divide by 255, into a tanh."""
+    data = cut_images()
+    raw = Data(255 * data.x, data.y, 255 * data.val_x, data.val_y)
+    return Run(raw, make_mlp(64, 32, 32, 10, act=nn.Tanh), use_sgd(0.01), epochs=8)
+
+
+def make_shrinking() -> Run:
+    """Eight layers whose weights are far too small."""
+    model = make_mlp(64, *[32] * 8, 10, act=nn.Tanh)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.1 if parameter.ndim > 1 else 0.0)
+    return Run(model=model, optimizer=use_sgd(1e-3), epochs=8)
+
+
+def make_constant() -> Run:
+    """An input that a layer loses: all its units are dead, and only the biases behind it are left."""
+    model = make_mlp(64, 32, 10)
+    with torch.no_grad():
+        next(model.parameters()).mul_(0.0)
+    return Run(model=nn.Sequential(model), optimizer=use_sgd(1e-8), epochs=14)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        pytest.param(make_saturated, "saturated-units", id="inputs-not-normalized"),
+        pytest.param(make_shrinking, "depth-activation", id="weights-too-small"),
+        pytest.param(make_constant, "constant-output", id="inputs-are-lost"),
+    ],
+)
+def test_layers_are_found(make: Callable[[], Run], name: str) -> None:
+    """What is the matter with the layers is found by its name."""
+    assert name in {each.detector for each in make().train()}

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from trimtab.detectors.slow_steps import SLOWER
+from trimtab.detectors.stalled_step import STALL_SECONDS, STALL_TIMES
 from trimtab.diagnosis.evidence import Evidence, Series
 from trimtab.diagnosis.tree import Answer, Cause, Exclusion, Unmeasured, cause
 
@@ -15,13 +17,6 @@ UTILIZATION = ("device_utilization", "gpu_utilization", "gpu_util")
 
 MOST_DATA = 0.4
 """The share of a step spent on waiting for data from which the loader sets the pace."""
-
-SLOWER = 3.0
-"""How many times as long the steps of the last quarter take as those of the first quarter where a run has slowed down:
-other jobs on the machine and longer samples make steps twice as long."""
-
-STALL_TIMES, STALL_SECONDS = 50.0, 30.0
-"""A step is a stall where it takes both 50 times the usual and half a minute: checkpoints and evaluations take less."""
 
 LATER = 1.5
 """How many times the expected time of an epoch is too slow."""
