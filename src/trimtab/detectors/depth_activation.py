@@ -20,8 +20,8 @@ def find_depth_activation(history: History, *, ratio: float = 1e4, samples: int 
 
     What it sees:
         At each of the newest `samples` sampled steps (2, 102, 202 and so on), standard deviations of the groups'
-        activations between samples, whose rank correlation (Spearman) with depth is beyond 0.9, and of which the first and the last
-        differ by more than `ratio`.
+        activations between samples, whose rank correlation (Spearman) with depth is beyond 0.9, and of which the
+        first and the last differ by more than `ratio`.
     Why it matters:
         What shrinks from layer to layer carries no more of the input at the end, and what grows overflows in half
         precision; each layer multiplies by a factor that the initialization should hold at 1 (Glorot and Bengio 2010;
