@@ -32,8 +32,8 @@ SLOWS = USUAL * np.where(np.arange(900) > 450, 4.0, 1.0)
 @pytest.mark.parametrize(
     ("seconds", "settings", "steps"),
     [
-        pytest.param(SLOWS, {}, [502], id="four-times-slower-from-450-on"),
-        pytest.param(USUAL * np.linspace(1, 12, 900), {}, [402], id="slower-and-slower"),
+        pytest.param(SLOWS, {}, [702], id="four-times-slower-from-450-on"),
+        pytest.param(USUAL * np.linspace(1, 12, 900), {}, [502], id="slower-and-slower"),
         pytest.param(USUAL, {"expected_seconds": 0.05}, [102], id="slower-than-expected"),
     ],
 )
@@ -49,6 +49,8 @@ def test_slow_steps_are_reported(seconds: Sequence[float], settings: dict[str, f
         pytest.param(USUAL, {"expected_seconds": 0.1}, id="as-expected"),
         pytest.param(np.where(np.arange(900) % 50 == 0, 60.0, USUAL), {}, id="validations"),
         pytest.param(SLOWS / np.where(np.arange(900) > 450, 2.0, 1.0), {}, id="twice-as-slow-on-a-shared-machine"),
+        pytest.param(SLOWS / 100, {}, id="steps-of-a-millisecond"),
+        pytest.param(USUAL * np.where(np.arange(900) // 120 == 5, 6.0, 1.0), {}, id="for-120-steps"),
         pytest.param(USUAL[::-1] * np.linspace(5, 1, 900), {}, id="faster-and-faster"),
     ],
 )

@@ -22,8 +22,14 @@ samples make steps twice as long."""
 WINDOW = 64
 """Steps whose median is the pace of now, and of the beginning."""
 
-BETWEEN = 200
-"""Steps that have to lie between the two."""
+LASTS = 192
+"""Steps that a slowdown has to last for."""
+
+BETWEEN = 100
+"""Steps that have to lie between it and the beginning."""
+
+TINY = 0.01
+"""Seconds below which a step's time is the machine's mood."""
 
 
 @detector("slow-steps", severity="low")
@@ -33,14 +39,15 @@ def find_slow_steps(
     """The steps take longer and longer, or longer than was expected.
 
     What it sees:
-        At every hundredth step, the median of the newest 64 step times above `times` that of the oldest 64 at hand;
-        or, where `expected_seconds` is given, above `late` times that. Said once, when it becomes so.
+        At every hundredth step, the medians of three times 64 step times, the newest 192, above `times` that of the
+        oldest 64 at hand; or, where `expected_seconds` is given, that of the newest 64 above `late` times that. Said
+        when it becomes so.
     Why it matters:
         Something grows: a list that keeps graphs alive, a log, a cache; or the machine is shared or hot. Of an
         expected time (that of an epoch divided by its steps) a run that is late says so in its first minutes.
     Stays silent:
-        On single slow steps, such as those before which was validated or a checkpoint was written; before step 400,
-        where no time is expected.
+        On single slow steps, such as those before which was validated or a checkpoint was written. Where no time is
+        expected, before step 400 and on steps of less than 10 ms.
     Settings:
         times: the slowdown that is not remarked on.
         expected_seconds: how long a step should take; 0 for no expectation.
@@ -70,7 +77,9 @@ def _judge(seconds: Column, times: float, expected: float, late: float) -> tuple
     if expected > 0 and pace > late * expected:
         return pace, late * expected, f"where {expected:.3g} s was expected"
     before = float(np.median(known[:WINDOW]))
-    if len(known) >= 2 * WINDOW + BETWEEN and pace > times * before:
+    parts = [known[len(known) - last :][:WINDOW] for last in range(WINDOW, LASTS + 1, WINDOW)]
+    lately = min(float(np.median(part)) for part in parts)
+    if len(known) >= WINDOW + BETWEEN + LASTS and lately > max(times * before, TINY):
         return pace, times * before, f"and took {before:.3g} s before"
     return None
 
