@@ -104,7 +104,7 @@ def make_run(loss: Curve, norm: Curve, rate: Schedule, weights: tuple[Curve, ...
         if step % 8 == 1:
             values |= {"update_ratio": (1e-3,) * NUM_GROUPS, "lost_updates": (0.5, 0.0, math.nan)}
         if step % 100 == 2:
-            values["underflow_share"] = 0.05
+            values |= {"underflow_share": 0.05, "schedule_position": step - 1.0, "schedule_moves": 1.0}
         yield Measurement(step, values)
 
 

@@ -17,7 +17,7 @@ from trimtab.faults import FOREVER, Scene, fault
     "start",
     strength=50,
     duration=FOREVER,
-    signs=("cause: the schedule", "zero-learning-rate"),
+    signs=("schedule-pace", "cause: the schedule", "zero-learning-rate"),
     begins="first",
 )
 def hold_schedule(scene: Scene) -> None:

@@ -11,7 +11,7 @@ from trimtab.faults.schedule_per_epoch import capture_schedule, find_scheduler
     "end",
     strength=4,
     duration=FOREVER,
-    signs=("cause: the schedule", "zero-learning-rate"),
+    signs=("schedule-pace", "cause: the schedule", "zero-learning-rate"),
     begins="first",
 )
 def hurry_schedule(scene: Scene) -> None:

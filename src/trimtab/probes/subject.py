@@ -19,6 +19,7 @@ from trimtab.probes.groups import OTHER, Grouping, assign_groups, name_groups
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
     from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
 
 
 class Subject:
@@ -35,6 +36,7 @@ class Subject:
         parameters: the parameters in the same order.
         groups: the names of the groups.
         group_of: for every parameter the index of its group; shape (parameters,).
+        schedule: the schedule of the learning rate, where there is one; set by who knows it.
 
     Raises:
         InputError: if the model has nothing to train, or the optimizer holds none of it or cannot be judged.
@@ -47,6 +49,7 @@ class Subject:
         self.model = model
         self.optimizer = optimizer
         self.scaler = scaler
+        self.schedule: LRScheduler | None = None
         members = assign_groups(model) if grouping is None else name_groups(model, grouping)
         self._group_by_name = members
         owned = {id(parameter) for parameter in model.parameters()}

@@ -29,6 +29,7 @@ from trimtab.probes.locate import locate_nonfinite
 from trimtab.probes.probe_loss import make_evaluate
 from trimtab.probes.reasons import Origin
 from trimtab.probes.rerun import ComputeLoss
+from trimtab.probes.schedule_pace import find_schedule
 from trimtab.probes.step_seconds import Stopwatch
 from trimtab.probes.subject import Moment, Subject, as_number
 from trimtab.report.health import Health, assess_health
@@ -154,6 +155,7 @@ class Supervisor:
         self._judge = Judge(self.policy, self._subject.groups)
         scales = scaler if scaler is not None and scaler.is_enabled() else None
         restored = [partner for partner in (*partners, scales) if partner is not None]
+        self._subject.schedule = find_schedule(partners)
         buffers = BufferCopies(model, self_updating)
         self._evaluate = make_evaluate(probe, compute_loss)
         if self._evaluate is not None and self_updating:
