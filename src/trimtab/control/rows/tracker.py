@@ -90,7 +90,8 @@ class RowTracker:
             add(self._held["epoch_nonfinite"], *np.unique(numbers[~finite], return_counts=True))
             numbers, values, is_wrong = numbers[finite], values[finite], is_wrong[finite]
         unique, places, counts = np.unique(numbers, return_inverse=True, return_counts=True)
-        self._held["epoch_loss"][unique] += np.bincount(places, np.clip(values, -MOST_LOSS, MOST_LOSS))
+        sums = np.bincount(places, np.clip(values, -MOST_LOSS, MOST_LOSS))
+        self._held["epoch_loss"][unique] += sums.astype(np.float32)
         add(self._held["epoch_seen"], unique, counts)
         self._held["epoch_wrong"][numbers[is_wrong]] = True
 
