@@ -319,6 +319,7 @@ MISMADE: dict[str, tuple[Callable[[], Any], str]] = {
     "no-rows": (lambda: RowTracker(0), "num_rows is 0; it has to be a whole number above 0"),
     "half-a-row": (lambda: RowTracker(1.5), "num_rows is 1.5"),  # type: ignore[arg-type]
     "nan": (lambda: RowTracker(1, learned_below=nan), "learned_below is nan; it has to be a finite number"),
+    "separation": (lambda: RowTracker(1).find_suspects(2), "min_separation is 2; it has to be from 0 to 1"),
     "kind": (lambda: RowTracker(1).find("easy"), "no kind 'easy'; there are hard, late, flip"),  # type: ignore[arg-type]
     "state": (lambda: RowTracker(1).load_state_dict(RowTracker(2).state_dict()), "has no mean_loss of 1 rows"),
     "empty-state": (lambda: RowTracker(1).load_state_dict({}), "has no mean_loss of 1 rows"),
@@ -358,6 +359,21 @@ def test_one_group_of_losses_has_no_suspects(name: str) -> None:
     suspects = find_suspects(losses, np.arange(len(losses)))
     assert len(suspects.rows) == len(suspects.scores) == 0
     assert suspects.message.startswith("no suspects: ")
+
+
+def test_who_asks_for_less_separation_gets_the_rows_that_stand_out() -> None:
+    """The demand can be lowered, and then the rows with the highest losses come first."""
+    losses = sample("exponential")
+    suspects = find_suspects(losses, np.arange(len(losses)), min_separation=0.5)
+    assert suspects.rows[0] == losses.argmax()
+    assert 0 < len(suspects.rows) < 0.3 * len(losses)
+
+
+def test_very_many_suspects_are_not_vouched_for() -> None:
+    """Where more than a tenth of the rows are suspects, the sentence says what else they may be."""
+    losses = np.where(np.arange(1000) < 200, 5.0, 0.1).astype(np.float32)
+    assert "look at some before" in find_suspects(losses, np.arange(1000)).message
+    assert "look at some before" not in find_suspects(losses[150:], np.arange(850)).message
 
 
 @given(st.floats(0.01, 100), st.floats(-100, 100), st.sampled_from([0.01, 0.05, 0.3]))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trimtab.control.rows.fields import CLOSED, FIELDS, OPEN, add, read_arrays, read_rows, read_values, to_half
 from trimtab.control.rows.kinds import KINDS, Kind, RowSummary
-from trimtab.control.rows.suspects import Suspects, find_suspects
+from trimtab.control.rows.suspects import MIN_SEPARATION, Suspects, find_suspects
 from trimtab.control.rows.table import list_chunks, write_table
 from trimtab.errors import InputError
 
@@ -126,14 +126,25 @@ class RowTracker:
         counts = {f"num_{kind.replace('-', '_')}": int(KINDS[kind](self._held).sum()) for kind in KINDS}
         return RowSummary(num_rows=self.num_rows, num_epochs=self.num_epochs, **counts)
 
-    def find_suspects(self) -> Suspects:
+    def find_suspects(self, min_separation: float = MIN_SEPARATION) -> Suspects:
         """Find the rows whose labels are probably wrong; how, and how well, is in `docs/rows.md`.
 
         Rows seen in less than half of the epochs are not judged: when they were seen decides on their losses.
+
+        Args:
+            min_separation: the share of the variance of the mean losses that two groups have to explain, from 0 to 1;
+                below it there are no suspects. With 0 the rows that stand out most are given in any case.
+
+        Raises:
+            InputError: if it is not from 0 to 1.
         """
+        if not 0 <= min_separation <= 1:
+            raise InputError(
+                f"RowTracker.find_suspects: min_separation is {min_separation!r}; it has to be from 0 to 1"
+            )
         num_epochs = self._held["num_epochs"]
         rows = np.flatnonzero((num_epochs > 0) & (num_epochs >= self.num_epochs / 2))
-        return find_suspects(self._held["mean_loss"][rows], rows)
+        return find_suspects(self._held["mean_loss"][rows], rows, min_separation)
 
     def save(self, folder: str | Path) -> Path:
         """Write `rows.parquet`: a line for each row with every statistic, and for suspects their score.
