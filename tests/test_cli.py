@@ -108,3 +108,10 @@ def test_the_judging_commands_do_not_import_torch(command: str, run: Path) -> No
 def test_version() -> None:
     """`trimtab --version` prints the version alone."""
     assert call("--version").output.strip().count(".") == 2
+
+
+def test_module_is_the_command() -> None:
+    """`python -m trimtab` is `trimtab`, and calls itself so."""
+    result = subprocess.run([sys.executable, "-m", "trimtab", "--help"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+    assert "Usage: trimtab [OPTIONS]" in result.stdout
