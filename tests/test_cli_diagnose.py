@@ -56,7 +56,7 @@ def test_nothing_found_is_said_plainly(tmp_path: Path) -> None:
 def test_causes_come_with_evidence_and_fix(tmp_path: Path) -> None:
     """A cause has its confidence, its step, numbers, what was ruled out, and code on a line of its own."""
     result = call("diagnose", write_csv(tmp_path / "log.csv", nan_from(HALF)))
-    assert f"1. loss-not-finite: confidence 0.75, from step {HALF + 1}, it ended the run" in result.stdout
+    assert f"1. loss-not-finite: confidence 0.75, from step {HALF + 1}, the run did not recover" in result.stdout
     assert "   ruled out:\n     - explosion: " in result.stdout
     assert "\n       print(trimtab.locate_nonfinite(model, batch, compute_loss))\n" in result.stdout
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trimtab.diagnosis.branches  # noqa: F401  fills the registry
 from trimtab.diagnosis.bouts import find_bouts
+from trimtab.diagnosis.curves import LEAST_ROWS
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.folder import gather_run
 from trimtab.diagnosis.gather import gather_values, replay_detectors
 from trimtab.diagnosis.patterns import PATTERNS, Pattern, name_pattern
 from trimtab.diagnosis.result import Diagnosis, Verdict
+from trimtab.diagnosis.stuck import LEAST_RECORDS, LEAST_REVIEWS
 from trimtab.diagnosis.tree import REMEDIES, Walk, walk_tree
 from trimtab.journal import MANIFEST, RunLog
 from trimtab.types import Action, Decision, Measurement
@@ -103,13 +105,14 @@ def diagnose_evidence(evidence: Evidence) -> Diagnosis:
         _judge(evidence, walk),
         walk.causes,
         evidence.findings,
-        tuple(_list_unmeasured(evidence, walk)),
+        (*_tell_short(evidence, walk), *_list_unmeasured(evidence, walk)),
         notes,
         walk.unasked,
         _tell_shape(evidence, pattern),
         len(losses),
         evidence.last_step,
         tuple(dict.fromkeys((*evidence.metrics, *evidence.reviews))),
+        bool(_tell_short(evidence, walk)),
     )
 
 
@@ -117,6 +120,17 @@ def _judge(evidence: Evidence, walk: Walk) -> Verdict:
     if evidence.is_halted or any(each.state == "fatal" for each in walk.causes):
         return "failed"
     return "degraded" if walk.causes else "healthy"
+
+
+def _tell_short(evidence: Evidence, walk: Walk) -> tuple[str, ...]:
+    """What a log that is too short for its curve to be judged lacks; nothing where it is not, or is over anyway."""
+    num = len(evidence.metric("loss").finite)
+    if num >= LEAST_ROWS or not len(evidence.metric("loss")) or any(each.state == "fatal" for each in walk.causes):
+        return ()
+    return (
+        f"a longer log: {num} finite losses are too few to judge a curve by; it takes {LEAST_ROWS}, and for whether "
+        f"anything is learned {LEAST_RECORDS}, or one an epoch with {LEAST_REVIEWS} reviews",
+    )
 
 
 def _tell_shape(evidence: Evidence, pattern: Pattern | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trimtab.diagnosis.bouts import VERDICTS, WINDOW, Bout, find_bouts, list_bad
+from trimtab.diagnosis.bouts import OVERWRITTEN, VERDICTS, WINDOW, Bout, find_bouts, list_bad
 from trimtab.diagnosis.curves import find_rate_jumps
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.tree import REMEDIES, Answer, Cause, Exclusion, Unmeasured, cause
@@ -20,6 +20,9 @@ NEEDED = {"weights-not-finite": "weight_norm", "gradient-not-finite": "grad_norm
 """The metric without which a cause cannot be ruled out."""
 
 FIND = "find the operation: `print(trimtab.locate_nonfinite(model, batch, compute_loss))`"
+
+SEEN_AGAIN = 0.1
+"""What a batch that showed the fault again adds to the confidence."""
 
 RERUN = Unmeasured(
     "the batch once more", "hand it over: `supervisor.check(loss, batch=batch)`, with `compute_loss=` to the Supervisor"
@@ -50,24 +53,24 @@ def _answer(
     evidence: Evidence, name: str, confidence: float, fix: str, alternative: str = "", seen: tuple[str, ...] = ()
 ) -> Iterator[Answer]:
     """The cause with the bout it explains, the gravest or else the first; or what speaks against it."""
-    bouts = evidence.ask(find_bouts)
+    bouts = [each for each in evidence.ask(find_bouts) if each.cause != OVERWRITTEN]
     mine = sorted((each for each in bouts if each.cause == name), key=lambda each: each.state != "fatal")
     if mine:
         bout = mine[0]
         more = (f"it happened {len(mine)} times",) if len(mine) > 1 else ()
         located = bout.note.partition(BEGINS)[2]
         advice = located.partition("; ")[2]
-        is_rerun = any(f"{verdict}:" in bout.note for verdict in VERDICTS)
+        is_rerun = any(f"{verdict}:" in bout.note for verdict in VERDICTS) and name != "transient-fault"
         if advice:
             fix = advice if fix.startswith(FIND) else f"{advice}; {fix}"
         back = "" if bout.state == "mended" else f"; go on from a checkpoint before step {bout.first}"
         yield Cause(
-            confidence=min(confidence + 0.05 * bool(located), 0.99),
+            confidence=min(confidence + 0.05 * bool(located) + SEEN_AGAIN * is_rerun, 0.99),
             step=bout.first,
             evidence=(*_tell(evidence, bout), *seen, *more),
             fix=fix + back,
             state=bout.state,
-            alternative="" if is_rerun and name != "transient-fault" else alternative,
+            alternative="" if is_rerun else alternative,
         )
     elif bouts:
         yield _tell_why_not(evidence, name, bouts[0])
