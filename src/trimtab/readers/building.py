@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trimtab.errors import InputError
 from trimtab.readers import Log
-from trimtab.readers.columns import EPOCH, STEP, Column, choose_columns
+from trimtab.readers.columns import EPOCH, STEP, Column, choose_columns, note_displaced
 from trimtab.readers.gathering import Entry, Table, gather
 from trimtab.readers.repairs import put_right
 from trimtab.readers.sources import list_some
@@ -58,7 +58,8 @@ def build_log(
     numbers = table.columns[main]
     put_right(stepping, np.asarray(numbers.rows, dtype=np.int64), np.asarray(numbers.values, dtype=np.float64))
     unused = [name for name in table.columns if name not in columns]
-    said = [f"columns that say nothing of the training are left out: {list_some(map(repr, unused))}"] if unused else []
+    said = note_displaced(columns, names)
+    said += [f"columns that say nothing of the training are left out: {list_some(map(repr, unused))}"] if unused else []
     measurements = _bring_together(table, columns, stepping)
     _note_blank_end(table, columns, main, stepping)
     if not measurements:

@@ -68,13 +68,25 @@ def read_text(path: Path, names: Mapping[str, str]) -> Log:
     nanoGPT, Megatron, Keras, the dictionaries that the Hugging Face Trainer prints, and tables of `name: number`.
     """
     source = read_source(path)
-    wanted = {simplify(name) for name in names}
-    entries = list(_walk(source.lines, wanted))
+    ours = _simplify_names(names)
+    entries = list(_walk(source.lines, set(ours)))
     if not entries:
         raise InputError(
             f"log: {str(path)!r} has no line with a metric that is known by its name, such as 'step 120 loss 3.21'"
         )
-    return build_log(path, "text", entries, {simplify(name): ours for name, ours in names.items()}, notes=source.notes)
+    return build_log(path, "text", entries, ours, notes=source.notes)
+
+
+def _simplify_names(names: Mapping[str, str]) -> dict[str, str]:
+    """The mapping by the names as they are told apart in text."""
+    ours: dict[str, str] = {}
+    for name, metric in names.items():
+        if ours.setdefault(simplify(name), metric) != metric:
+            raise InputError(
+                f"mapping: in text {name!r} is {simplify(name)!r}, which is to be both {ours[simplify(name)]!r} and "
+                f"{metric!r}; a column is one metric"
+            )
+    return ours
 
 
 def _walk(lines: Iterator[tuple[int, str]], wanted: set[str]) -> Iterator[Entry]:

@@ -7,6 +7,7 @@ from math import isfinite, log
 
 import numpy as np
 
+from trimtab.diagnosis.advice import advise_on_wiring
 from trimtab.diagnosis.curves import describe_loss, find_swing
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.stuck import FINE_TUNING, LOW_LOSS, is_clear, is_stuck, tell_flat
@@ -152,7 +153,7 @@ def find_never_learned(evidence: Evidence) -> Iterator[Answer]:
         step=int(shape.starts[0]),
         evidence=(tell_flat(evidence),),
         fix="train on one batch of 8 until its loss is 0; if that works, the learning rate × 10, else the wiring: "
-        "`trimtab.Supervisor(model, optimizer)` measures gradients, updates and dead units by group",
+        + advise_on_wiring(evidence),
         state="fatal",
         alternative="labels that do not fit their inputs, or shapes that broadcast, such as (n, 1) against (n,)",
     )

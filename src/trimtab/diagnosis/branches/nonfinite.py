@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trimtab.diagnosis.bouts import OVERWRITTEN, VERDICTS, WINDOW, Bout, find_bouts, list_bad
+from trimtab.diagnosis.advice import advise_clipping, advise_going_back, ask_for_rerun
+from trimtab.diagnosis.bouts import LARGEST, OVERWRITTEN, VERDICTS, WINDOW, Bout, find_bouts, list_bad
 from trimtab.diagnosis.curves import find_rate_jumps
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.tree import REMEDIES, Answer, Cause, Exclusion, Unmeasured, cause
@@ -23,11 +24,6 @@ FIND = "find the operation: `print(trimtab.locate_nonfinite(model, batch, comput
 
 SEEN_AGAIN = 0.1
 """What a batch that showed the fault again adds to the confidence."""
-
-RERUN = Unmeasured(
-    "the batch once more", "hand it over: `supervisor.check(loss, batch=batch)`, with `compute_loss=` to the Supervisor"
-)
-"""What tells a bad batch, a passing fault of the machine and a fault of precision from each other."""
 
 
 def _tell(evidence: Evidence, bout: Bout) -> tuple[str, ...]:
@@ -83,8 +79,8 @@ def _tell_why_not(evidence: Evidence, name: str, bout: Bout) -> Exclusion | Unme
     if name.endswith("-overflow"):
         return _tell_why_no_overflow(evidence, name.removesuffix("-overflow"), bout)
     if name in ("batch-not-finite", "transient-fault"):
-        if not any(f"{verdict}:" in bout.note for verdict in VERDICTS):
-            return RERUN
+        if BEGINS not in bout.note and not any(f"{verdict}:" in bout.note for verdict in VERDICTS):
+            return ask_for_rerun(evidence)
         is_batch = name == "batch-not-finite"
         return Exclusion(
             "the batch was looked at again, and was finite" if is_batch else "it came again with the batch"
@@ -103,8 +99,10 @@ def _tell_why_no_overflow(evidence: Evidence, dtype: str, bout: Bout) -> Exclusi
         return Exclusion("the batch computed again in float32 shows it too")
     if evidence.regime == dtype:
         return Exclusion(bout.rise or f"the {bout.where} was the first that was not finite")
+    if BEGINS in bout.note and LARGEST not in bout.note:
+        return Exclusion("the operation that it begins in was found, and is no overflow")
     if evidence.regime == "float32":
-        return Exclusion("weights in float32, and no loss scale") if dtype == "float16" else RERUN
+        return Exclusion("weights in float32, and no loss scale") if dtype == "float16" else ask_for_rerun(evidence)
     if evidence.regime:
         return Exclusion(f"the precision is {evidence.regime}")
     return Unmeasured("precision", "record `scaler.get_scale()`; a run folder of Trimtab's has the precision")
@@ -163,11 +161,12 @@ def find_explosion(evidence: Evidence) -> Iterator[Answer]:
         f"the learning rate went from {each.before:.3g} to {each.after:.3g} at step {each.step}" for each in near[-1:]
     )
     rate = f"set the learning rate back to {near[-1].before:.3g}" if near else "halve the learning rate"
+    clipping = advise_clipping(evidence)
     yield from _answer(
         evidence,
         "explosion",
         0.9,
-        f"{rate} and clip: `Supervisor(model, optimizer, clip_norm=1.0)`",
+        f"{rate} and {clipping}",
         "" if near else "data beyond anything seen before; look at the batches of the steps before",
         seen,
     )
@@ -182,12 +181,14 @@ def find_bad_weights(evidence: Evidence) -> Iterator[Answer]:
     Fix:
         No batch can mend a weight: go back to a snapshot or checkpoint.
     """
+    ladder = 'nonfinite = {ladder = ["skip", "rollback+repair", "halt"]}'
+    bouts = [each for each in evidence.ask(find_bouts) if each.cause == "weights-not-finite"]
+    back = advise_going_back(evidence, bouts[0].first, bouts[0].last, ladder) if bouts else ""
     yield from _answer(
         evidence,
         "weights-not-finite",
         0.9,
-        'go back to a snapshot: `nonfinite = {ladder = ["skip", "rollback+repair", "halt"]}` does so; then find what '
-        "wrote it: the update of the step before, something that writes in place, failing memory",
+        f"{back}find what wrote it: the update of the step before, something that writes in place, failing memory",
         "an update with a non-finite gradient in the step before, which was not looked at",
     )
 
@@ -210,7 +211,7 @@ def find_float16_overflow(evidence: Evidence) -> Iterator[Answer]:
         "the logarithm of 0 or 0/0 in the loss, which overflows in every precision; compute the batch in float32",
     )
     if any(each.cause == "float16-overflow" and not each.note for each in evidence.ask(find_bouts)):
-        yield RERUN
+        yield ask_for_rerun(evidence)
 
 
 @cause("bfloat16-overflow", question="nonfinite")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from trimtab.diagnosis.advice import advise_clipping, advise_going_back, advise_on_spike, ask_for_fingerprint
 from trimtab.diagnosis.bouts import OVERWRITTEN, find_bouts, tell_overwritten
 from trimtab.diagnosis.causes import LONG_TAIL
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.outliers import PATIENCE
 from trimtab.diagnosis.spikes import Spike, find_spikes
 from trimtab.diagnosis.tree import REMEDIES, Answer, Cause, State, Unmeasured, cause
+
+SAMPLER = "WeightedRandomSampler(weights, len(weights))"
+"""How batches are drawn by what makes samples hard."""
 
 
 def _answer(evidence: Evidence, name: str, confidence: float, fix: str, alternative: str = "") -> Iterator[Answer]:
@@ -135,8 +139,7 @@ def find_long_tail_batch(evidence: Evidence) -> Iterator[Answer]:
         evidence,
         "long-tail-batch",
         0.85,
-        "stratify the batches: `WeightedRandomSampler(weights, len(weights))`, and clip: "
-        "`Supervisor(model, optimizer, clip_norm=1.0)`",
+        f"stratify the batches: `{SAMPLER}`, and {advise_clipping(evidence)}",
         "a damaged batch; look at its rows",
     )
     if evidence.ask(find_spikes) and not len(evidence.metric("grad_norm")):
@@ -170,15 +173,16 @@ def find_loss_spike(evidence: Evidence) -> Iterator[Answer]:
     Fix:
         Skip such updates; hand the batch over to learn more.
     """
+    spikes = evidence.ask(find_spikes)
     yield from _answer(
         evidence,
         "loss-spike",
         0.6,
-        "skip such updates: `supervisor = trimtab.Supervisor(model, optimizer)` does; keep the batch to look at it",
+        advise_on_spike(evidence, any(each.cause == "loss-spike" and each.state == "mended" for each in spikes)),
         f"a long-tail batch whose gradient norm stayed below {LONG_TAIL:g} times its mean",
     )
     if evidence.ask(find_spikes) and not len(evidence.metric("batch_fingerprint")):
-        yield Unmeasured("batch_fingerprint", "hand the batch over: `supervisor.check(loss, batch=batch)`")
+        yield ask_for_fingerprint(evidence)
 
 
 def _answer_findings(
@@ -219,7 +223,13 @@ def find_corrupted_weights(evidence: Evidence) -> Iterator[Answer]:
     Fix:
         Go back to before it, and look for what writes into parameters.
     """
-    fix = 'go back to before it: `weight-jump = {ladder = ["rollback", "halt"]}`; look for what writes into parameters'
+    found = [each.step for each in evidence.found_by("weight-jump")] or [
+        each.first for each in evidence.ask(find_bouts)
+    ]
+    at = found[0] if found else 0
+    ladder = 'weight-jump = {ladder = ["rollback", "halt"]}'
+    back = advise_going_back(evidence, at, at, ladder)
+    fix = f"{back}look for what writes into parameters in place; test the memory"
     bouts = sorted(
         (each for each in evidence.ask(find_bouts) if each.cause == OVERWRITTEN), key=lambda each: each.state != "fatal"
     )
@@ -243,7 +253,7 @@ def find_harmful_update(evidence: Evidence) -> Iterator[Answer]:
     Fix:
         A lower learning rate, or clipping; the update was undone where the policy acts.
     """
-    fix = "lower the learning rate by half, or clip: `Supervisor(model, optimizer, clip_norm=1.0)`"
+    fix = f"lower the learning rate by half, or {advise_clipping(evidence)}"
     yield from _answer_findings(evidence, ("innovation", "self-update-spike"), 0.7, fix)
 
 
@@ -256,5 +266,5 @@ def find_gradient_spike(evidence: Evidence) -> Iterator[Answer]:
     Fix:
         Routine clipping.
     """
-    fix = "clip: `Supervisor(model, optimizer, clip_norm=1.0)`; look at the groups named, and at rare samples"
+    fix = f"{advise_clipping(evidence)}; look at the groups named, and at rare samples"
     yield from _answer_findings(evidence, ("gradient-spike", "group-spike", "group-explosion"), 0.65, fix, passes=True)
