@@ -170,7 +170,7 @@ def test_postmortem_without_its_folder_loses_no_diagnosis(name: str, tmp_path: P
         pytest.param(
             "log.csv",
             ("a=loss", "b=loss"),
-            "two columns, 'a' and 'b', are to be 'loss'; a metric has one column",
+            "two columns are called 'loss', 'a' and 'b'; each metric has one column",
             id="two-onto-one",
         ),
         pytest.param("log.csv", ("a=loss", "a=step"), "'a' is to be both 'loss' and 'step'", id="one-onto-two"),

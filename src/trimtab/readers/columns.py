@@ -192,7 +192,7 @@ def _resolve(names: Iterable[str], mapping: Mapping[str, str]) -> dict[str, str]
         if ours in told.values():
             first = next(each for each, metric in told.items() if metric == ours)
             raise InputError(
-                f"mapping: two columns, {first!r} and {name!r}, are to be {ours!r}; a metric has one column"
+                f"mapping: two columns are called {ours!r}, {first!r} and {name!r}; each metric has one column"
             )
         if told.setdefault(name, ours) != ours:
             raise InputError(f"mapping: {name!r} is to be both {told[name]!r} and {ours!r}; a column is one metric")
