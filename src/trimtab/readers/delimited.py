@@ -16,6 +16,9 @@ from trimtab.readers.gathering import Entry
 from trimtab.readers.sources import list_some, note_unreadable, read_head, read_source, strip_name
 
 DELIMITERS = ",;\t|"
+PROGRESS = re.compile(r"%\|.*\| *\d+/\d+ \[")
+"""A progress bar, whose bars separate no cells."""
+
 SPACE = " "
 """One space or several between the cells, where none of the delimiters is there."""
 
@@ -45,7 +48,7 @@ def is_delimited(path: Path) -> bool:
     if strip_name(path).endswith((".csv", ".tsv")):
         return path.is_file()
     lines = [line for line in read_head(path).split("\n") if line.strip() and not line.startswith("#")][:2]
-    if len(lines) < 2 or lines[0].lstrip().startswith(("{", "[")):
+    if len(lines) < 2 or lines[0].lstrip().startswith(("{", "[")) or any(PROGRESS.search(line) for line in lines):
         return False
     delimiter = find_delimiter(lines[0])
     names, cells = (_split(line, delimiter) for line in lines)
