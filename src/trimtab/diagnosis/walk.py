@@ -98,15 +98,16 @@ def diagnose_evidence(evidence: Evidence) -> Diagnosis:
     """Walk the tree over evidence."""
     walk = walk_tree(evidence)
     pattern = name_pattern(evidence)
-    unsupported = pattern is PATTERNS["opposed"]
-    notes = (*evidence.notes, *_tell_repairs(evidence), *((pattern.likely,) if unsupported and pattern else ()))
+    notes = [*_tell_counts(evidence), *evidence.notes, *_tell_repairs(evidence)]
+    if pattern is PATTERNS["opposed"]:
+        notes.append(pattern.likely)
     losses = evidence.metric("loss", "grad_norm")
     return Diagnosis(
         _judge(evidence, walk),
         walk.causes,
         evidence.findings,
         (*_tell_short(evidence, walk), *_list_unmeasured(evidence, walk)),
-        notes,
+        tuple(notes),
         walk.unasked,
         _tell_shape(evidence, pattern),
         len(losses),
@@ -147,6 +148,15 @@ def _list_unmeasured(evidence: Evidence, walk: Walk) -> Iterator[str]:
     if not walk.causes:
         missing = (name for name in BASIC if name not in told and not len(evidence.metric(name)))
         yield from (f"{name}: {REMEDIES[name]}" for name in missing)
+
+
+def _tell_counts(evidence: Evidence) -> Iterator[str]:
+    """What the reader has counted, where it read anything else than records of their own."""
+    names = {"num_skipped": "skipped", "num_duplicates": "duplicates", "num_restarts": "restarts"}
+    counts = {said: num for name, said in names.items() if (num := int(evidence.manifest.get(name, 0)))}
+    if counts:
+        told = ", ".join(f"{num} {said if num > 1 else said.removesuffix('s')}" for said, num in counts.items())
+        yield f"{evidence.manifest.get('num_entries', 0)} entries read: {told}"
 
 
 def _tell_repairs(evidence: Evidence) -> Iterator[str]:
