@@ -139,8 +139,10 @@ def find_transient_fault(evidence: Evidence) -> Iterator[Answer]:
         "transient-fault",
         0.85 if evidence.regime not in HALF else 0.6,
         "test the memory and the accelerator of this machine, and look for a race; code and data are not at fault",
-        "an overflow, if autocast is around `compute_loss` and not within it, since the batch is computed again "
-        "without it; put it within",
+        ""
+        if len(evidence.metric("loss_scale"))
+        else "an overflow, if autocast is around `compute_loss` and not within "
+        "it, since without a loss scaler the batch is computed again without it; put it within",
     )
 
 
