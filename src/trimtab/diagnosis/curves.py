@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from trimtab.detectors.reviewing import MEDIAN_ERROR, SHORT, measure_noise
 from trimtab.detectors.unstable_training import ALTERNATES, LEAST_SWINGS, measure_swing
+from trimtab.diagnosis.causes import RATE_RISE
 from trimtab.diagnosis.evidence import Evidence, Series
+from trimtab.diagnosis.zeros import find_zeros
 from trimtab.history import GAUSSIAN_MAD
 
 Numbers = NDArray[np.float64]
@@ -145,8 +147,11 @@ def _measure_descent(values: Numbers, noise: float) -> float:
 
 
 def describe_loss(evidence: Evidence) -> Shape | None:
-    """The shape of the loss of the steps whose update went ahead."""
-    return describe(evidence.loss)
+    """The shape of the loss of the steps whose update went ahead, without stretches in which it was none."""
+    losses = evidence.loss
+    for each in evidence.ask(find_zeros):
+        losses = losses.take((losses.steps < each.first) | (losses.steps > each.last))
+    return describe(losses)
 
 
 def median_between(series: Series, first: float, last: float) -> float:
@@ -210,15 +215,12 @@ class RateJump:
 FIRST_RECORDS = 5
 """Records in which a warm-up from nearly nothing may double its rate."""
 
-RISE = 2.0
-"""A rate that more than doubles from one record to the next is a jump."""
-
 
 def find_rate_jumps(evidence: Evidence) -> tuple[RateJump, ...]:
     """Every jump of the learning rate, oldest first."""
     rates = evidence.metric("learning_rate").finite
     before, after = rates.values[:-1], rates.values[1:]
-    rows = np.flatnonzero((before > 0) & (after > RISE * before))
+    rows = np.flatnonzero((before > 0) & (after > RATE_RISE * before))
     if not rows.size:
         return ()
     peaks = np.maximum.accumulate(rates.values)

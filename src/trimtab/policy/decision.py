@@ -37,9 +37,10 @@ def decide(
     """Answer the findings of one step.
 
     Each acting finding climbs its detector's ladder by one rung per step of the episode, the strongest verdict wins,
-    and adjustments stand beside it. If a rollback was followed by a clean step, the restored state was sound and an
-    update has hurt it again: then the ladder starts again, within its budgets. The last rung before `halt` is held
-    until the episode is over or a budget is spent; then comes `halt`.
+    and adjustments stand beside it. A ladder that skips before it goes back starts again after a clean step: the state
+    has then passed another batch, and what breaches now and then is in the data. If a rollback was followed by a clean
+    step, the restored state was sound and an update has hurt it again: then too the ladder starts again, within its
+    budgets. The last rung before `halt` is held until the episode is over or a budget is spent; then comes `halt`.
 
     Where a finding lies in the state itself, the rungs that only drop the update at hand are left out. Where the probe
     has just said that the state is sound, or the batch was found bad before, from another state, the batch is to
@@ -59,7 +60,7 @@ def decide(
         return Decision(step, clock=clock, is_state_sound=is_state_sound)
     horizon = max(policy.horizon, LONG * policy.rollback_horizon)
     past = [decision for decision in ledger if decision.clock == clock and decision.step > step - horizon]
-    rungs = [(finding, _choose_rung(finding, past, policy, step)) for finding in findings]
+    rungs = [(finding, _choose_rung(finding, past, policy, step, clock)) for finding in findings]
     asked = [(each, rung) for each, rung in rungs if clock == "step" or _mends_state(rung)]
     if is_state_sound or is_batch_known:
         asked = [(each, rung if each.in_state else _hold_position(rung)) for each, rung in asked]
@@ -108,7 +109,9 @@ def _limit_of(response: Response) -> float:
     return inf if response.limit is None else response.limit
 
 
-def _choose_rung(finding: Finding, past: Sequence[Decision], policy: Policy, step: int) -> tuple[Response, ...]:
+def _choose_rung(
+    finding: Finding, past: Sequence[Decision], policy: Policy, step: int, clock: Clock
+) -> tuple[Response, ...]:
     ladder = policy.plans[finding.detector].ladder
     if finding.in_state:
         ladder = tuple(rung for rung in ladder if {*rung.split("+")}.intersection(STATE_VERDICTS)) or ladder
@@ -118,7 +121,9 @@ def _choose_rung(finding: Finding, past: Sequence[Decision], policy: Policy, ste
     def is_same(decision: Decision) -> bool:
         return any(_is_same_trouble(each, finding) for each in decision.findings)
 
-    episode = _episode([each for each in past if each.doubts_state or is_same(each)], policy, step)
+    episode: Sequence[Decision] = _episode([each for each in past if each.doubts_state or is_same(each)], policy, step)
+    if clock == "step" and _skips_before_restoring(ladder):
+        episode = _since_clean(episode, step)
     climbed = sum(map(is_same, _since_mended(episode, step)))
     ends = "halt" in ladder[-1].split("+")
     held = len(ladder) - 2 if ends and len(ladder) > 1 else len(ladder) - 1
@@ -145,6 +150,16 @@ def _episode(past: Sequence[Decision], policy: Policy, step: int) -> list[Decisi
         episode.append(decision)
         step = decision.step
     return episode
+
+
+def _skips_before_restoring(ladder: Sequence[str]) -> bool:
+    first, *later = ({*rung.split("+")} for rung in ladder)
+    return "skip" in first and any(rung.intersection(RESTORING) for rung in later)
+
+
+def _since_clean(episode: Sequence[Decision], step: int) -> Sequence[Decision]:
+    """The decisions of an episode, newest first, since its last clean step."""
+    return [decision for index, decision in enumerate(episode, start=1) if step - decision.step == index]
 
 
 def _since_mended(episode: Sequence[Decision], step: int) -> Sequence[Decision]:

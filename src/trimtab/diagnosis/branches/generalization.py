@@ -6,20 +6,21 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trimtab.detectors.reviewing import LEAST_REVIEWS, RISEN, Pairs, make_pairs
+from trimtab.detectors.reviewing import LEAST_REVIEWS, RISEN, Pairs
 from trimtab.diagnosis.curves import describe_loss
 from trimtab.diagnosis.evidence import Evidence
+from trimtab.diagnosis.pairs import measure_slow_rise, read_pairs
 from trimtab.diagnosis.stuck import FINE_TUNING, LOW_LOSS
 from trimtab.diagnosis.tree import Answer, Cause, Exclusion, Unmeasured, cause
-
-LOSSES = ("val_loss", "eval_loss", "validation_loss", "valid_loss", "test_loss")
-"""What the loss of an evaluation is called."""
 
 ACCURACIES = ("val_accuracy", "val_acc", "eval_accuracy", "validation_accuracy", "accuracy")
 """What the accuracy of an evaluation is called."""
 
 DIVERSITIES = ("embedding_std", "feature_std", "representation_std", "effective_rank", "diversity")
 """What says how far representations differ from each other; 0 where they are all the same."""
+
+SLOWLY = 0.02
+"""How far it has to have risen along a line."""
 
 DROPOUT = 0.6
 """Dropout and augmentation make the training loss higher than the evaluation's, but hardly by more than this ratio."""
@@ -32,26 +33,6 @@ SMALL_DROP = 0.2
 
 MEMORIZED = 0.02
 """The share of the first training loss below which the training data is known by heart."""
-
-
-def read_pairs(evidence: Evidence) -> Pairs | None:
-    """Training and evaluation side by side; None where there are too few reviews."""
-    reviewed = evidence.review(*LOSSES).finite
-    losses = evidence.loss
-    if len(reviewed) < LEAST_REVIEWS or not len(losses) or evidence.is_adversarial:
-        return None
-    edges = np.searchsorted(losses.steps, reviewed.steps, side="right")
-    begins = np.concatenate(([0], edges[:-1]))
-    recent = np.maximum(begins, edges - np.maximum((edges - begins) // 3, 1))
-    has_any = edges > recent
-    train = np.array(
-        [np.median(losses.values[a:b]) if there else np.nan for a, b, there in zip(recent, edges, has_any, strict=True)]
-    )
-    kept = np.isfinite(train)
-    if kept.sum() < LEAST_REVIEWS:
-        return None
-    values = reviewed.values[kept]
-    return make_pairs(reviewed.steps[kept], train[kept], values)
 
 
 def _tell(pairs: Pairs) -> tuple[str, ...]:
@@ -69,7 +50,8 @@ def find_overfitting(evidence: Evidence) -> Iterator[Answer]:
 
     What it sees:
         An evaluation loss that has been above its best for the last three reviews at least, by 5 % and 5 times its
-        noise, while the training loss fell on.
+        noise, while the training loss fell on; or one that has risen by 2 % along a straight line since its best, over
+        6 reviews or more and by 6 times its scatter about that line.
     Fix:
         Stop at the best; more data, augmentation, dropout 0.1 to 0.3, weight decay × 10.
     """
@@ -79,7 +61,9 @@ def find_overfitting(evidence: Evidence) -> Iterator[Answer]:
             yield Unmeasured("val_loss", "`supervisor.review(val_loss=…)` once per epoch, or `fit(…, val_loader=…)`")
         return
     best = pairs.best
-    if not pairs.has_risen:
+    lowest, slowly = float(pairs.evaluated[best]), measure_slow_rise(pairs)
+    is_clear = pairs.has_risen
+    if not is_clear and slowly < SLOWLY * abs(lowest):
         return
     if not pairs.has_learned_on:
         yield Exclusion("the training loss did not fall on while the evaluation loss rose")
@@ -87,12 +71,15 @@ def find_overfitting(evidence: Evidence) -> Iterator[Answer]:
     if pairs.differs_from_start:
         yield Exclusion("the evaluation loss was far above the training loss from the first review on")
         return
+    slow = (f"it has risen by {slowly / abs(lowest):.1%} along a line since, slowly but beyond its noise",)
     yield Cause(
-        confidence=0.85,
+        confidence=0.85 if is_clear else 0.6,
         step=int(pairs.steps[best]),
-        evidence=_tell(pairs),
+        evidence=(*_tell(pairs), *(() if is_clear else slow)),
         fix="stop at the best: `fit(…, patience=3)`; then more data, `nn.Dropout(0.2)`, weight decay × 10",
-        alternative="an evaluation set unlike the training set",
+        alternative="an evaluation set unlike the training set"
+        if is_clear
+        else "a model that grows too sure of itself, if its accuracy still rises: label smoothing 0.1",
     )
 
 
