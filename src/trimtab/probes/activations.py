@@ -77,11 +77,9 @@ class ActivationWatch(Watch):
         table = torch.full((len(METRICS), len(subject.groups)), nan, device=subject.device)
         for group, sums in self._sums.items():
             num, total, squares, num_zero, num_saturated = sums.to(subject.device).unbind()
-            if num >= MIN_VALUES:
-                mean = total / num
-                spread = (squares / num).sqrt()
-                largest = self._largest[group].to(subject.device)
-                table[:, group] = torch.stack((mean, spread, largest, num_zero / num, num_saturated / num)).float()
+            largest = self._largest[group].to(subject.device)
+            found = (total / num, (squares / num).sqrt(), largest, num_zero / num, num_saturated / num)
+            table[:, group] = torch.where(num >= MIN_VALUES, torch.stack(found).float(), nan)
         spread = torch.full((1,), nan) if self._spread is None else self._spread.reshape(1)
         return torch.cat((table.flatten(), spread.to(table)))
 
