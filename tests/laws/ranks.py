@@ -238,18 +238,19 @@ SCENARIOS: Mapping[str, Callable[[Path], Training]] = {
 }
 
 
-def main(folder: Path, rank: int, *names: str) -> None:
+def main(folder: Path, rank: int, *names: str, scenarios: Mapping[str, Callable[[Path], Training]] = SCENARIOS) -> None:
     """Take part in some scenarios, one after the other."""
     distributed.init_process_group(
         "gloo", f"file://{folder}/store", timedelta(seconds=SECONDS), world_size=NUM_RANKS, rank=rank
     )
     for name in names:
-        training = SCENARIOS[name](folder)
+        training = scenarios[name](folder)
         if training.supervisor is not None:
             training.supervisor.finish()
         result = {
             "state": {**capture_weights(training), **capture_optimizer(training)},
             "decisions": [asdict(decision) for decision in training.decisions],
+            "told": training.told,
         }
         (folder / f"{name}-{rank}.pickle").write_bytes(pickle.dumps(result))
     (folder / f"rank-{rank}.done").touch()

@@ -20,13 +20,13 @@ ROOT = Path(__file__).parent.parent.parent
 Result: TypeAlias = dict[str, Any]
 
 
-def launch(folder: Path, *names: str) -> None:
+def launch(folder: Path, *names: str, module: str = "tests.laws.ranks") -> None:
     """Run scenarios on all ranks, each a process of its own."""
     with ExitStack() as stack:
         ranks = []
         for rank in range(NUM_RANKS):
             log = stack.enter_context((folder / f"rank-{rank}.log").open("wb"))
-            arguments = [sys.executable, "-W", "error", "-m", "tests.laws.ranks", str(folder), str(rank), *names]
+            arguments = [sys.executable, "-W", "error", "-m", module, str(folder), str(rank), *names]
             ranks.append(subprocess.Popen(arguments, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT))
             stack.callback(stop, ranks[-1])
         codes = [rank.wait(timeout=3 * SECONDS) for rank in ranks]

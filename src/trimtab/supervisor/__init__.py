@@ -7,17 +7,18 @@ import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from trimtab import actions, probes
+from trimtab import actions, probes, ranks
 from trimtab.actions import Controls
 from trimtab.diagnosis import Diagnosis
 from trimtab.diagnosis.live import diagnose_halted
-from trimtab.errors import Halted, InputError
+from trimtab.errors import Halted, InputError, RanksError
 from trimtab.history import REBASE_AFTER, History
 from trimtab.journal import describe_run, parse_adjustment, to_fields
 from trimtab.journal.recorder import Recorder
@@ -39,6 +40,7 @@ from trimtab.state.packing import to_arrays, to_tensors
 from trimtab.state.run import RunState
 from trimtab.state.schedule import ProbeSchedule, SnapshotSchedule
 from trimtab.state.snapshot import Snapshots
+from trimtab.supervisor.distribution import refuse_unsupported, require_alike_ranks
 from trimtab.supervisor.examination import Examination, find_sickness
 from trimtab.supervisor.pace import UNSTEPPED, Pace
 from trimtab.supervisor.suspects import Suspects
@@ -141,15 +143,20 @@ class Supervisor:
         self.policy = Policy.default() if policy is None else policy
         validate(self.policy, clip_norm, partners, scaler, compute_loss)
         validate_choices(snapshot_form, snapshot_place, checkpoint_every, log_every)
+        if isinstance(model, nn.Module):
+            refuse_unsupported(model, optimizer, has_probe=probe is not None, updates_itself=bool(self_updating))
         self.step = 0
         self.record: Record | None = None
         self._recorder = Recorder(
             lambda: self.step,
-            probes.is_first_rank,
+            ranks.is_first_rank,
             log_every=log_every,
             strict=mode == "strict" if strict is None else strict,
         )
         self._compute_loss = compute_loss
+        self._settings = {"the policy": self.policy.to_dict(), "clip_norm": clip_norm, "the probe": probe is None}
+        self._is_alike = False
+        self._norm: float | None = None
         self._subject = Subject(model, optimizer, scaler, groups)
         self._judge = Judge(self.policy, self._subject.groups)
         scales = scaler if scaler is not None and scaler.is_enabled() else None
@@ -196,7 +203,7 @@ class Supervisor:
                 probation=self.policy.probation,
                 report=lambda sentence: self._recorder.warn("checkpoint", sentence),
                 flush=self._recorder.flush,
-                writes=probes.is_first_rank(),
+                writes=ranks.is_first_rank(),
             )
         if self._is_off:
             return
@@ -252,7 +259,8 @@ class Supervisor:
             The decision. `decision.proceed` is False if the update is dropped or undone.
 
         Raises:
-            InputError: if the loss or the norm is not one number.
+            InputError: if the loss or the norm is not one number, or ranks were set up in different ways.
+            RanksError: if another rank is gone, or the ranks are at different steps.
             Halted: if the run has to end.
         """
         moment = Moment(
@@ -266,12 +274,15 @@ class Supervisor:
         if self._is_off:
             self._clip_only()
             return Decision(self.step)
+        self._require_alike()
         self._stopwatch.start()
         if self._pace.has_stalled(is_scaled=self._subject.scales):
             self._recorder.warn("unstepped", UNSTEPPED)
         try:
             with torch.no_grad():
-                decision = self._check(moment, batch)
+                decision = self._check(moment)
+        except RanksError:
+            raise
         except Exception as error:
             self._recorder.survive(error)
             self._pass_over()
@@ -298,12 +309,14 @@ class Supervisor:
             True if backward may go ahead: the loss is finite, or the policy does not stop it.
 
         Raises:
-            InputError: if the loss is not one number.
+            InputError: if the loss is not one number, or ranks were set up in different ways.
+            RanksError: if another rank is gone, or the ranks are at different steps.
             Halted: if the run has to end.
         """
         moment = Moment(self._subject, loss=as_number("screen", "loss", loss))
         if self._is_off:
             return True
+        self._require_alike()
         self._stopwatch.start()
         passes, decision = True, Decision(self.step)
         try:
@@ -312,10 +325,12 @@ class Supervisor:
                 passes = self._judge.would_proceed(measurement)
                 if not passes:
                     self.step += 1
-                    decision = self._take(measurement)
+                    decision = self._take(measurement, moment)
                     self._look_ahead()
+        except RanksError:
+            raise
         except Exception as error:
-            self._unshared = error if probes.is_distributed() else None
+            self._unshared = error if ranks.is_distributed() else None
             self._recorder.survive(error)
         self._stopwatch.stop()
         self._conclude(decision)
@@ -414,7 +429,7 @@ class Supervisor:
         A batch is known again by a fingerprint, if `check` is given the batches; one that passes is forgotten. In a
         distributed run every batch is admitted, since ranks must not part.
         """
-        if self._is_off or probes.is_distributed():
+        if self._is_off or ranks.is_distributed():
             return True
         try:
             if self._suspects.admits(batch):
@@ -570,15 +585,18 @@ class Supervisor:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.finish("finished" if kind is None else f"failed: {kind.__name__}")
 
-    def _check(self, moment: Moment, batch: Any) -> Decision:
+    def _check(self, moment: Moment) -> Decision:
         failure, self._unshared = self._unshared, None
         was_new = self._schedule.is_new
         try:
             self._prepare(moment)
         except Exception as error:
             failure = error
+        self._norm = None
         try:
             measurement = probes.measure(self.step, moment, failure)
+            norm = measurement.values.get("grad_norm", nan)
+            self._norm = norm if isinstance(norm, float) else nan
         except Exception:
             if was_new:
                 self._controls.snapshots.forget()
@@ -587,9 +605,9 @@ class Supervisor:
         if moment.probe_failure is not None:
             self._tell_probe_failure(moment.probe_failure)
         try:
-            decision = self._take(measurement, batch, moment.note)
+            decision = self._take(measurement, moment)
         except Exception as error:
-            self._unshared = error if probes.is_distributed() else None
+            self._unshared = error if ranks.is_distributed() else None
             raise
         self._look_ahead()
         return decision
@@ -609,7 +627,7 @@ class Supervisor:
             if probes.is_sampled(self.step + 1):
                 self._watches = probes.start_watches(self._subject)
         except Exception as error:
-            self._unshared = error if probes.is_distributed() else None
+            self._unshared = error if ranks.is_distributed() else None
             self._recorder.survive(error)
 
     def _prepare(self, moment: Moment) -> None:
@@ -635,16 +653,18 @@ class Supervisor:
         if moment.is_ratio_due:
             moment.reference = self._schedule.find_reference(subject.parameters)
 
-    def _take(self, measurement: Measurement, batch: Any = None, note: str = "") -> Decision:
+    def _take(self, measurement: Measurement, moment: Moment | None = None) -> Decision:
         """From a measurement to a record: the second half of the picture, one line per arrow."""
+        note = "" if moment is None else moment.note
         decision = self._judge.judge(measurement)
         if decision.clock == "step":
             self._probing.judge(decision, self.history)  # before anything can fail on one rank alone
         if decision.findings:
             is_first = all(self.step - each.step > self.policy.memory for each in self.ledger if each.responses)
-            told = self._examination.examine(decision, measurement, self.history, batch, is_first=is_first)
+            told = self._examination.examine(decision, measurement, self.history, moment, is_first=is_first)
             note = "; ".join(filter(None, [note, *told]))
         action = actions.act(decision, self._controls, measurement, note)
+        self._norm = nan
         self._remember(Record(measurement, decision, action))
         return decision
 
@@ -670,7 +690,7 @@ class Supervisor:
 
     def _reload(self, before: int | None) -> int | None:
         """Set the run back to the newest healthy checkpoint; the step count, data and random numbers go on."""
-        if self._archive is None or probes.is_distributed():
+        if self._archive is None or ranks.is_distributed():
             return None
         loaded = self._archive.load(lambda _: None, before=before)
         if loaded is None:
@@ -678,6 +698,12 @@ class Supervisor:
         self._archive.reload(loaded, self.step)
         self._schedule.begin(self.step, self._subject.parameters)
         return loaded.stamp.step
+
+    def _require_alike(self) -> None:
+        """See, at the first step, that all ranks were set up alike."""
+        if not self._is_alike:
+            self._is_alike = True
+            require_alike_ranks(self._subject, self._settings)
 
     def _before_forward(self, *_: Any) -> None:
         """Copy what changes outside the optimizer, as it is when the first forward pass of a step begins."""
@@ -743,11 +769,14 @@ class Supervisor:
 
     def _pass_over(self) -> None:
         """Leave a step alone that could not be judged: clip it, and see that the next can be."""
-        if probes.is_distributed():  # the step may have been judged on another rank, which learns of it at the next
+        if ranks.is_distributed():  # the step may have been judged on another rank, which learns of it at the next
             self._schedule.give_up(self.step)
         else:
             self._schedule.pass_over(self.step)
-        self._clip_only()
+        if self._subject.has_shards and self._norm is not None:  # others may have gone on: none is to be waited for
+            actions.clip_gradients(Decision(self.step), self._controls, self._norm)
+        else:
+            self._clip_only()
         try:
             self._controls.buffers.update()
         except Exception as error:
@@ -785,6 +814,6 @@ class Supervisor:
             if self._archive is not None:
                 self._archive.note_update(self.step)
         except Exception as error:
-            self._unshared = error if probes.is_distributed() else None
+            self._unshared = error if ranks.is_distributed() else None
             self._recorder.survive(error)
         self._stopwatch.stop()

@@ -6,9 +6,9 @@ from typing import get_args
 
 import torch
 
-from trimtab import probes
 from trimtab.errors import InputError
 from trimtab.policy import Policy
+from trimtab.ranks import is_distributed
 from trimtab.state.live import Form, Partner, Place
 
 
@@ -37,7 +37,7 @@ def refuse_ranks(who: str) -> None:
     Raises:
         InputError: if it is.
     """
-    if probes.is_distributed():
+    if is_distributed():
         raise InputError(
             f"{who}: checkpoints of a distributed run are not kept yet, since each rank has random numbers and data of "
             "its own; put supervisor.state_dict() into checkpoints of your own"
