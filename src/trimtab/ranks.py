@@ -31,6 +31,12 @@ def is_first_rank() -> bool:
     return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0)
 
 
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model that `DistributedDataParallel` wraps, whose names are those it has on one rank; any other as it is."""
+    inner: nn.Module = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    return inner
+
+
 def is_sharded(tensor: Any) -> TypeGuard[DTensor]:
     """True for a `DTensor`, which is told by what it has: its module takes long to import and is seldom needed."""
     return type(tensor) not in PLAIN and isinstance(tensor, Tensor) and hasattr(tensor, "placements")

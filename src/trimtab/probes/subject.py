@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trimtab.errors import InputError
 from trimtab.probes.groups import OTHER, Grouping, assign_groups, name_groups
-from trimtab.ranks import count_parts, is_first_rank, is_sharded, take_part, take_parts
+from trimtab.ranks import count_parts, is_first_rank, is_sharded, take_part, take_parts, unwrap
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -32,6 +32,7 @@ class Subject:
         grouping: groups given by name; None for the model's own modules.
 
     Attributes:
+        network: the model, without what `DistributedDataParallel` wraps around it.
         names: the name of every parameter, in the model's order; parameters the model does not own come last.
         parameters: the parameters in the same order.
         groups: the names of the groups.
@@ -50,7 +51,8 @@ class Subject:
         self.model = model
         self.optimizer = optimizer
         self.scaler = scaler
-        members = assign_groups(model) if grouping is None else name_groups(model, grouping)
+        self.network = unwrap(model)
+        members = assign_groups(self.network) if grouping is None else name_groups(self.network, grouping)
         self._group_by_name = members
         owned = {id(parameter) for parameter in model.parameters()}
         foreign = [OTHER] if any(id(parameter) not in owned for parameter in _list_held(optimizer)) else []
@@ -60,7 +62,7 @@ class Subject:
     def refresh(self) -> None:
         """Look the optimizer's parameters up: those of the model in its order, then the others."""
         held = {id(parameter): parameter for parameter in _list_held(self.optimizer)}
-        named = [(name, held.pop(id(each))) for name, each in self.model.named_parameters() if id(each) in held]
+        named = [(name, held.pop(id(each))) for name, each in self.network.named_parameters() if id(each) in held]
         named += [(f"{OTHER}.{index}", parameter) for index, parameter in enumerate(held.values())]
         groups = self.optimizer.param_groups
         self._num_given = sum(len(group["params"]) for group in groups)

@@ -44,7 +44,7 @@ from trimtab.supervisor.distribution import refuse_unsupported, require_alike_ra
 from trimtab.supervisor.examination import Examination, find_sickness
 from trimtab.supervisor.pace import UNSTEPPED, Pace
 from trimtab.supervisor.suspects import Suspects
-from trimtab.supervisor.validation import refuse_ranks, validate, validate_choices
+from trimtab.supervisor.validation import validate, validate_choices
 from trimtab.types import Action, Decision, Measurement, Record
 
 if TYPE_CHECKING:
@@ -161,7 +161,8 @@ class Supervisor:
         self._judge = Judge(self.policy, self._subject.groups)
         scales = scaler if scaler is not None and scaler.is_enabled() else None
         restored = [partner for partner in (*partners, scales) if partner is not None]
-        buffers = BufferCopies(model, self_updating)
+        network = self._subject.network
+        buffers = BufferCopies(network, self_updating)
         self._evaluate = make_evaluate(probe, compute_loss)
         if self._evaluate is not None and self_updating:
             self._evaluate = buffers.protect(self._evaluate)
@@ -169,7 +170,7 @@ class Supervisor:
         snapshots = Snapshots(live, self.policy.probation)
         subject, report = self._subject, self._recorder.survive
         self._controls = Controls(
-            model,
+            network,
             optimizer,
             scaler,
             subject.groups,
@@ -455,8 +456,11 @@ class Supervisor:
 
         That is model, optimizer, partners, scaler, random numbers, data position and what the supervisor remembers.
         The step waits for a copy in memory alone; it is written in the background once the steps after it have shown
-        that the state is sound. What the disk or a partner refuses is reported, and the training goes on. Not in a
-        distributed run.
+        that the state is sound. What the disk or a partner refuses is reported, and the training goes on.
+
+        In a distributed run every rank calls it, and all write together: sharded tensors through
+        `torch.distributed.checkpoint`, what all have alike once, and of each rank its random numbers, data position
+        and buffers.
 
         Args:
             extra: what else to keep: mappings, lists, tensors, numbers and text.
@@ -467,12 +471,10 @@ class Supervisor:
             True if one was taken; with `now`, if it is on disk.
 
         Raises:
-            InputError: at the first call, if there is no run folder, the run is a distributed one, or its state holds
-                what a checkpoint cannot.
+            InputError: at the first call, if there is no run folder, or its state holds what a checkpoint cannot.
         """
         if self._archive is None:
             raise InputError("checkpoint: there is no run folder to write to; pass run= to the Supervisor")
-        refuse_ranks("checkpoint")
         if not (now or self.is_checkpoint_due):
             self._archive.require_encodable(extra or {})
             return False
@@ -484,25 +486,24 @@ class Supervisor:
             self._recorder.warn("checkpoint", f"checkpoint: step {self.step} is not saved: {error}")
             return False
         if is_taken and (now or self._is_off):  # switched off, no check would judge it
-            return self._archive.write(find_sickness(self._subject, self.ledger, self.step), wait=now)
+            return self._archive.write(self._find_sickness(), wait=now)
         return is_taken
 
     def resume(self) -> Resumed | None:
         """Go on from the newest checkpoint of the run folder that is whole, healthy and of this run.
 
         Call it at the start. One that cannot be used is reported with its reason, and the next older one is tried.
-        Random numbers are set back too.
+        Random numbers are set back too. In a distributed run every rank calls it, and there may be more or fewer of
+        them than those that saved; then each rank's random numbers and data position begin anew.
 
         Returns:
             What the run goes on from; None if there is no checkpoint to go on from.
 
         Raises:
-            InputError: if there is no run folder, the run is a distributed one, or the folder holds checkpoints of
-                another run alone.
+            InputError: if there is no run folder, or the folder holds checkpoints of another run alone.
         """
         if self._archive is None:
             raise InputError("resume: there is no run folder to read; pass run= and resume=True to the Supervisor")
-        refuse_ranks("resume")
         self._archive.hold()
         loaded = self._archive.load(lambda state: self._judge.require_fit(state["supervisor"]))
         if loaded is None and self._archive.mismatch:
@@ -549,7 +550,8 @@ class Supervisor:
         if self._archive is None:
             self._recorder.close(status)
             return
-        with self._archive.closing(lambda: find_sickness(self._subject, self.ledger, self.step)):
+        ends_alone = status.startswith("failed")
+        with self._archive.closing(self._find_sickness, is_alone=ends_alone):
             if status.startswith(("halted", "failed")) and is_first and self._archive.writes:
                 self._recorder.warn("lost", self._archive.tell_cost(self.step))
             self._recorder.close(status)
@@ -687,6 +689,9 @@ class Supervisor:
         self._recorder.tell(record)
         if decision.clock == "step" and probes.is_sampled(self.step) and self.step > probes.SAMPLE_EVERY:
             self._recorder.tell_event("health", groups=[to_fields(each) for each in self.health().groups])
+
+    def _find_sickness(self) -> str:
+        return find_sickness(self._subject, self.ledger, self.step)
 
     def _reload(self, before: int | None) -> int | None:
         """Set the run back to the newest healthy checkpoint; the step count, data and random numbers go on."""

@@ -8,7 +8,6 @@ import torch
 
 from trimtab.errors import InputError
 from trimtab.policy import Policy
-from trimtab.ranks import is_distributed
 from trimtab.state.live import Form, Partner, Place
 
 
@@ -29,19 +28,6 @@ def validate_choices(
     for name, number in (("checkpoint_every", checkpoint_every), ("log_every", log_every)):
         if not isinstance(number, int) or number < 1:
             raise InputError(f"supervisor: {name} is {number!r}; it has to be above 0")
-
-
-def refuse_ranks(who: str) -> None:
-    """See that the run is no distributed one.
-
-    Raises:
-        InputError: if it is.
-    """
-    if is_distributed():
-        raise InputError(
-            f"{who}: checkpoints of a distributed run are not kept yet, since each rank has random numbers and data of "
-            "its own; put supervisor.state_dict() into checkpoints of your own"
-        )
 
 
 def validate(
