@@ -6,6 +6,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -33,6 +34,7 @@ from trimtab.probes.rerun import ComputeLoss
 from trimtab.probes.step_seconds import Stopwatch
 from trimtab.probes.subject import Moment, Subject, as_number
 from trimtab.report.health import Health, assess_health
+from trimtab.signals import SIGNALS, Inbox
 from trimtab.state.archive import Archive
 from trimtab.state.buffers import BufferCopies
 from trimtab.state.live import Form, LiveState, Partner, Place
@@ -95,6 +97,7 @@ class Supervisor:
         data: the data position (a sampler or loader with `state_dict`), if it can be rewound: then a rollback
             rewinds it together with all random number generators. Without it, neither is rewound.
         resume: go on writing to a run folder that is there already.
+        signals: read what `trimtab signal` and the system send, at every check, for `supervisor.signals`.
         checkpoint_every: steps between two checkpoints that `checkpoint` writes into the run folder.
         self_updating: names of modules or parameters that change outside the optimizer, such as an average of the
             weights that is part of the model, a codebook, or Hebbian weights: a skip puts them back too.
@@ -111,6 +114,8 @@ class Supervisor:
     Attributes:
         step: optimizer steps checked so far.
         record: what was measured, decided and done at the newest check or review; None before the first.
+        signals: what came in by the newest check, the same on every rank, by the names in `trimtab.signals.SIGNALS`;
+            SIGTERM and SIGUSR1, on any rank, are a `pause`. The loop acts on them.
     """
 
     def __init__(
@@ -127,6 +132,7 @@ class Supervisor:
         probe: Any = None,
         data: Partner | None = None,
         resume: bool = False,
+        signals: bool = False,
         checkpoint_every: int = 200,
         self_updating: Sequence[str] = (),
         snapshot_form: Form = "full",
@@ -147,6 +153,7 @@ class Supervisor:
             refuse_unsupported(model, optimizer, has_probe=probe is not None, updates_itself=bool(self_updating))
         self.step = 0
         self.record: Record | None = None
+        self.signals: tuple[str, ...] = ()
         self._recorder = Recorder(
             lambda: self.step,
             ranks.is_first_rank,
@@ -154,7 +161,12 @@ class Supervisor:
             strict=mode == "strict" if strict is None else strict,
         )
         self._compute_loss = compute_loss
-        self._settings = {"the policy": self.policy.to_dict(), "clip_norm": clip_norm, "the probe": probe is None}
+        self._settings = {
+            "the policy": self.policy.to_dict(),
+            "clip_norm": clip_norm,
+            "the probe": probe is None,
+            "signals": signals,
+        }
         self._is_alike = False
         self._norm: float | None = None
         self._subject = Subject(model, optimizer, scaler, groups)
@@ -194,6 +206,9 @@ class Supervisor:
         self._examination = Examination(subject, self._controls, compute_loss, is_strict=self._recorder.is_strict)
         self._begin_anew()
         self._hooks: list[RemovableHandle] = []
+        self._inbox: Inbox | None = None
+        self._unsent: set[str] = set()
+        self._listening = ExitStack()
         self._archive: Archive | None = None
         if run is not None:
             state = RunState(model, optimizer, restored, data)
@@ -219,6 +234,9 @@ class Supervisor:
         ]
         if self._updates_itself:
             self._hooks.append(model.register_forward_pre_hook(self._before_forward))
+        if signals:
+            self._inbox = Inbox(run if ranks.is_first_rank() else None)
+            self._listening.enter_context(self._inbox.listen())
 
     @property
     def history(self) -> History:
@@ -545,6 +563,7 @@ class Supervisor:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+        self._listening.close()
         self._close_watches()
         actions.restore_rates(self._controls)
         if self._archive is None:
@@ -589,8 +608,10 @@ class Supervisor:
 
     def _check(self, moment: Moment) -> Decision:
         failure, self._unshared = self._unshared, None
+        self.signals = ()
         was_new = self._schedule.is_new
         try:
+            self._read_signals(moment)
             self._prepare(moment)
         except Exception as error:
             failure = error
@@ -604,6 +625,7 @@ class Supervisor:
                 self._controls.snapshots.forget()
             self._schedule.is_new = was_new
             raise
+        self._take_signals(moment.signals)
         if moment.probe_failure is not None:
             self._tell_probe_failure(moment.probe_failure)
         try:
@@ -613,6 +635,21 @@ class Supervisor:
             raise
         self._look_ahead()
         return decision
+
+    def _read_signals(self, moment: Moment) -> None:
+        """Note the signals that came in on this rank and that no check has told all ranks of yet."""
+        if self._inbox is not None:
+            moment.signals = (0.0,) * len(SIGNALS)
+            self._unsent |= set(self._inbox.read())
+            moment.signals = tuple(float(name in self._unsent) for name in SIGNALS)
+
+    def _take_signals(self, came_in: tuple[float, ...]) -> None:
+        """Take what came in on any rank, now that all know of it."""
+        if self._inbox is not None:
+            self._unsent.clear()
+            self.signals = tuple(name for name, num_ranks in zip(SIGNALS, came_in, strict=True) if num_ranks > 0)
+            for name in self.signals:
+                self._recorder.tell_event("signal", name=name)
 
     def _tell_probe_failure(self, error: Exception) -> None:
         if self._recorder.is_strict:
