@@ -176,13 +176,14 @@ def measure(
     looks = [_look(each, moment) for each in asked if each.size is yields_nothing or each.size(moment)]
     failures = [each for each in (failure, *(look.failure for look in looks)) if each is not None]
     parts: Sequence[Numbers] = [look.numbers for look in looks if look.numbers is not None]
+    means: list[NDArray[Any]] | None = None
     if is_distributed():
         names = [look.name for look in looks if look.numbers is not None]
-        parts, told = _agree(parts, names, step, moment, has_failed=bool(failures))
+        means, told = _agree(parts, names, step, moment, has_failed=bool(failures))
         failures = failures or [ProbeError(sentence) for sentence in told]
     if failures:
         raise failures[0]
-    fetched = iter(_fetch(parts))
+    fetched = iter(_fetch(parts) if means is None else means)
     scalars: dict[str, Value] = {}
     by_group: dict[str, Value] = {}
     for look in looks:
@@ -244,7 +245,7 @@ def _begin(name: str, reading: Reading | Values) -> _Looked:
 
 def _agree(
     parts: Sequence[Numbers], names: Sequence[str], step: int, moment: Moment, *, has_failed: bool
-) -> tuple[list[Tensor], list[str]]:
+) -> tuple[list[NDArray[Any]], list[str]]:
     """The means of all numbers over all ranks, and in a sentence on which other ranks something of ours failed."""
     agreed = agree(
         parts,

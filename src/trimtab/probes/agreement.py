@@ -28,7 +28,7 @@ MOST_FLAGS = 52
 class Agreed:
     """What all ranks know after an all-reduce, the same on each."""
 
-    parts: list[Tensor]
+    parts: list[NDArray[np.float64]]
     """The mean of each number over all ranks, NaN where one rank's is not finite; on the host, float64."""
 
     signals: tuple[float, ...]
@@ -75,13 +75,16 @@ def agree(
     given = [torch.as_tensor(part).to(device, torch.float64) for part in (_as_part(loss), *parts)]
     flat, sizes = torch.cat(given), [len(each) for each in given]
     bad = ~torch.isfinite(flat)
-    own = torch.zeros(3, num_ranks, dtype=torch.float64, device=device)
-    own[0, rank] = float(has_failed)
-    own[1, rank] = _pack_flags(bad, sizes)
-    own[2, rank] = flat[0].nan_to_num(0.0, 0.0, 0.0)
+    sound = flat.masked_fill(bad, 0.0)
     turn = float(step % TURN)
-    known = torch.tensor([turn, turn * turn, *signals], dtype=torch.float64).to(device)
-    packed = torch.cat((flat.masked_fill(bad, 0.0), bad.to(torch.float64), known, own.reshape(-1)))
+    known = [turn, turn * turn, *signals]
+    rest = torch.zeros(len(known) + 3 * num_ranks, dtype=torch.float64)
+    rest[: len(known)] = torch.tensor(known, dtype=torch.float64)
+    rest[len(known) + rank] = float(has_failed)
+    packed = torch.cat((sound, bad, rest.to(device)))
+    if device.type != "cpu" or bad.any():  # on the host it is cheap to see that there is nothing to tell apart
+        packed[rank - 2 * num_ranks] = _pack_flags(bad, sizes)
+    packed[rank - num_ranks] = sound[0]
     try:
         distributed.all_reduce(packed)
     except RuntimeError as error:
@@ -89,19 +92,21 @@ def agree(
             f"check: the ranks could not be asked at step {step}, since one is gone or too slow ({error}); start "
             "all of them again, as torchrun --max-restarts does"
         ) from error
-    total, num_bad, known, by_rank = packed.cpu().split([len(flat), len(flat), len(known), 3 * num_ranks])
-    turns, squares, *came_in = known.tolist()
+    host = packed.cpu().numpy()
+    total, num_bad, (turns, squares, *came_in), by_rank = np.split(
+        host, np.cumsum([len(flat), len(flat), len(known)]).tolist()
+    )
     if num_ranks * squares != turns * turns:
         raise RanksError(
             f"check: the ranks are at different steps, this one at step {step}, and each check is one that all ranks "
             "make together; asynchronous training cannot be supervised, see docs/distributed.md"
         )
-    mean = (total / num_ranks).masked_fill_(num_bad > 0, torch.nan)
-    failed, flags, losses = by_rank.reshape(3, num_ranks).numpy()
+    mean = np.where(num_bad > 0, np.nan, total / num_ranks)
+    failed, flags, losses = by_rank.reshape(3, num_ranks)
     bits = flags.astype(np.int64)
     return Agreed(
-        list(mean.split(sizes)[1:]),
-        tuple(came_in),
+        np.split(mean, np.cumsum(sizes[:-1]).tolist())[1:],
+        tuple(map(float, came_in)),
         tuple(np.flatnonzero(failed).tolist()),
         bits >> 1,
         np.where(bits & 1, np.nan, losses),

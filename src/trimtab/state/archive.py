@@ -207,8 +207,8 @@ class Archive:
             state = self._run.join_own(state, loaded.own)
             if loaded.own is None:
                 self._report(
-                    f"checkpoint: it was saved by {loaded.stamp.num_ranks} ranks, and another number of them goes on "
-                    "from it: random numbers and the data position begin anew"
+                    f"checkpoint: another number of ranks goes on from it than the {loaded.stamp.num_ranks} that saved "
+                    "it: random numbers and the data position begin anew"
                 )
         self._run.restore(state, self._report)
         self.abandon(loaded.stamp.step)

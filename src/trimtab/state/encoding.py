@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.errors import InputError
-from trimtab.ranks import is_sharded, take_part
+from trimtab.ranks import is_distributed, is_sharded, take_part
 from trimtab.state.tensors import DTYPE_CODES, METADATA, Leaf, find_dtype
 
 if TYPE_CHECKING:
@@ -152,7 +152,9 @@ class _Encoder:
 
     def _encode_tensor(self, tensor: Tensor, path: tuple[Any, ...]) -> dict[str, Any]:
         if is_sharded(tensor):
-            return self._encode_shards(tensor, path)
+            if is_distributed():
+                return self._encode_shards(tensor, path)
+            tensor = take_part(tensor)  # the only rank's part is the whole
         if type(tensor) not in (Tensor, nn.Parameter) or not _can_hold(tensor):
             kind = f"{type(tensor).__name__} of {tensor.dtype} and {tensor.layout} on {tensor.device}"
             raise InputError(

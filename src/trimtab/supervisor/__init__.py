@@ -303,7 +303,7 @@ class Supervisor:
         except RanksError:
             raise
         except Exception as error:
-            self._recorder.survive(error)
+            self._recorder.survive(error, is_of_another=isinstance(error, probes.ProbeError))
             self._pass_over()
             decision = Decision(self.step)
         self._pace.is_step_due = decision.proceed
