@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.algorithms.model_averaging.averagers import PeriodicModelAverager
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from tests.laws.models import Net
 from tests.laws.ranks import BAD_STEP, NUM_STEPS, is_last_rank, main, on_last_rank
 from tests.laws.training import Training, capture_optimizer, capture_weights, make_training
-from trimtab import Plan, Policy
+from trimtab import InputError, Plan, Policy, Supervisor
 from trimtab.ranks import take_part
 
 FROZEN_FROM = 12
@@ -210,6 +212,32 @@ def join(tensor: Any) -> Tensor:
     return whole
 
 
+def run_refused(_: Path) -> Training:
+    """What cannot be supervised, and what is said of it."""
+    training = make_run()
+    parameters = list(training.model.parameters())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.distributed.optim import PostLocalSGDOptimizer, ZeroRedundancyOptimizer  # warns of itself
+
+        flat = FullyShardedDataParallel(nn.Linear(4, 2), device_id=torch.device("cpu"))
+        zero = ZeroRedundancyOptimizer(nn.Linear(4, 2).parameters(), torch.optim.SGD, lr=0.1)
+        local = PostLocalSGDOptimizer(torch.optim.SGD(parameters, lr=0.1), PeriodicModelAverager(period=4))
+    tried: dict[str, Callable[[], Supervisor]] = {
+        "flat": lambda: Supervisor(flat, torch.optim.SGD(flat.parameters(), lr=0.1)),
+        "zero": lambda: Supervisor(nn.Linear(4, 2), zero),
+        "local": lambda: Supervisor(training.model, local),
+        "probe": lambda: Supervisor(training.model, training.optimizer, probe=lambda _: 0.0),
+        "self-updating": lambda: Supervisor(training.model, training.optimizer, self_updating=["inner"]),
+    }
+    for name, make in tried.items():
+        try:
+            make()
+        except InputError as error:
+            training.told[name] = str(error)
+    return training
+
+
 SCENARIOS: Mapping[str, Callable[[Path], Training]] = {
     "healthy": run_healthy,
     "watched": run_watched,
@@ -222,6 +250,7 @@ SCENARIOS: Mapping[str, Callable[[Path], Training]] = {
     "frozen": run_frozen,
     "clipped": run_clipped,
     "supervised-clipped": run_supervised_clipped,
+    "refused": run_refused,
     "measured": run_measured(shard),
     "measured-mixed": run_measured(shard_in_part),
 }

@@ -84,3 +84,19 @@ def test_parts_are_clipped_by_the_norm_of_the_whole(folder: Path) -> None:
         for name in (each for each in ours["state"] if each.startswith("weights")):
             mine, other = (np.frombuffer(state["state"][name][-1], np.float32) for state in (ours, theirs))
             np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        pytest.param("flat", "use torch.distributed.fsdp.fully_shard, its successor", id="older-sharding"),
+        pytest.param("zero", "so that no rollback can restore it", id="sharded-moments"),
+        pytest.param("local", "there is no common step to judge", id="local-sgd"),
+        pytest.param("probe", "the ranks of a sharded model wait for one another", id="probe"),
+        pytest.param("self-updating", "keep what updates itself in buffers", id="self-updating"),
+    ],
+)
+def test_what_cannot_be_supervised_is_refused(folder: Path, name: str, sentence: str) -> None:
+    """What would be judged wrongly is refused when the supervisor is made, on every rank."""
+    for told in read_told(folder, "refused"):
+        assert sentence in told[name]
