@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from trimtab.control.early_stopping import validate_patience
 from trimtab.errors import InputError
 from trimtab.journal.format import MANIFEST
-from trimtab.probes import is_distributed
+from trimtab.ranks import is_distributed
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler

@@ -142,7 +142,7 @@ def list_layers(subject: Subject) -> Iterator[tuple[nn.Module, int]]:
     group_of = dict(zip(subject.names, subject.group_of.tolist(), strict=True))
     trained: list[tuple[nn.Module, int]] = []
     active: list[tuple[nn.Module, int, int]] = []
-    for path, module in subject.model.named_modules():
+    for path, module in subject.network.named_modules():
         owned = [name for name, _ in module.named_parameters(path, recurse=False) if name in group_of]
         if isinstance(module, torch.jit.ScriptModule):
             continue
