@@ -47,7 +47,7 @@ SUMMARY_HEAD = (
 )
 """The columns of the table of contestants."""
 
-PAGE_ONLY = ("runs", "peak")
+PAGE_ONLY = ("runs", "peak", "told", "seconds")
 """The columns that the terminal has no room for."""
 
 ALARMS_HEAD = ("contestant", "runs", "steps", "false actions", "in runs", "findings", "harm")
