@@ -119,6 +119,9 @@ class Kind:
     look: Look
     """Its function over evidence."""
 
+    detectors: tuple[str, ...] = ()
+    """The detectors that look for the same at every step; their names."""
+
     @property
     def manual(self) -> str:
         """Its manual page: the docstring of its function."""
@@ -128,17 +131,19 @@ class Kind:
 known_causes: Registry[Kind] = Registry("cause")
 
 
-def cause(name: str, *, question: str) -> Callable[[Look], Look]:
+def cause(name: str, *, question: str, detectors: tuple[str, ...] = ()) -> Callable[[Look], Look]:
     """Register a function over evidence as a cause; its docstring is its manual page.
 
     Args:
         name: kebab-case name, free in the registry.
         question: the question it is an answer to, one of `QUESTIONS`.
+        detectors: the detectors that look for the same at every step; a finding of one of them is told as this cause,
+            or as one that explains it.
     """
     assert question in QUESTIONS
 
     def register(look: Look) -> Look:
-        known_causes.add(name, Kind(name, question, look))
+        known_causes.add(name, Kind(name, question, look, detectors))
         return look
 
     return register
