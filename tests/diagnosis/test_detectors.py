@@ -6,6 +6,8 @@ import pytest
 
 from trimtab.detectors import detectors
 from trimtab.diagnosis import diagnose_values, known_causes
+from trimtab.diagnosis.gather import gather_values, replay_detectors
+from trimtab.diagnosis.spikes import find_spikes
 from trimtab.types import Action, Decision, Finding, Measurement
 
 WITHOUT_CAUSE = {
@@ -63,3 +65,21 @@ def test_finding_is_told_as_its_cause(name: str) -> None:
     assert named[0].step == 102
     assert named[0].fix
     assert diagnosis.verdict == "degraded"
+
+
+def test_rate_that_slips_is_no_peak_of_a_schedule() -> None:
+    """One rate 1000 times too high does not make the rates before and after it those of a schedule that is over."""
+    steps = range(1, 301)
+    rates = {step: 2.6 if step == 84 else 2.6e-3 for step in steps}
+    measurements = [Measurement(step, {"loss": 1 + 2 * 0.98**step, "learning_rate": rates[step]}) for step in steps]
+    assert "schedule-too-fast" not in [each.name for each in diagnose_values(measurements).causes]
+
+
+def test_spikes_that_are_apart_are_told_apart() -> None:
+    """A spike long over is not the beginning of the next, and does not hide how far that one stands out."""
+    losses = [1 + 0.01 * (step % 5) for step in range(1, 301)]
+    losses[149] = losses[190] = 9.0
+    measurements = [Measurement(step, {"loss": loss}) for step, loss in enumerate(losses, 1)]
+    spikes = find_spikes(replay_detectors(gather_values(measurements)))
+    assert [(each.step, each.recovered_at) for each in spikes] == [(150, 151), (191, 192)]
+    assert spikes[1].sigmas > 100

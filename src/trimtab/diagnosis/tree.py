@@ -41,6 +41,10 @@ HALTED, UNLEARNED = "it ended the run", "the run learned nothing"
 """The same of a fatal cause for which a supervisor ended the run, and of one that kept it from learning."""
 
 
+OF_RECORD = "trouble with the record, not with the training"
+"""The same of a cause that the log itself is."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
     """A cause that the evidence speaks for."""
@@ -193,6 +197,8 @@ def _rank(cause: Cause) -> tuple[int, float]:
 
 
 def _tell_outcome(evidence: Evidence, question: str, cause: Cause) -> str:
+    if question == "log":
+        return OF_RECORD
     if cause.state == "fatal" and evidence.is_halted:
         return HALTED
     return UNLEARNED if cause.state == "fatal" and question == "learning" else OUTCOMES[cause.state]
