@@ -15,9 +15,10 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, strategies as st
 
-from tests.readers.logs import column, is_same, read
+from tests.readers.logs import column, is_same, read, write
 from trimtab.diagnosis import diagnose
 from trimtab.errors import InputError
+from trimtab.readers import read_log
 
 
 def table(steps: Sequence[object], losses: Sequence[object] | None = None, name: str = "step") -> str:
@@ -138,11 +139,16 @@ def test_cell(tmp_path: Path, cell: str, number: float | None) -> None:
             "steps are missing between 4 and 40",
             id="gap",
         ),
-        pytest.param("loss\n5\n6\n", {1: 5, 2: 6}, "there is no step; the entries are counted from 1", id="no-step"),
+        pytest.param(
+            "loss\n5\n6\n",
+            {1: 5, 2: 6},
+            "there is no step; the entries are counted from 1, so steps are entry numbers",
+            id="no-step",
+        ),
         pytest.param(
             "loss,lr\n5,1\n6,1\n",
             {1: 5, 2: 6},
-            "there is no step; the entries are counted from 1",
+            "there is no step; the entries are counted from 1, so steps are entry numbers",
             id="no-step-two-columns",
         ),
         pytest.param(
@@ -298,3 +304,41 @@ def test_restarts_are_counted(tmp_path: Path) -> None:
     log = read(tmp_path, "log.csv", "\n".join(["step,loss", *rows]))
     assert (log.info["num_restarts"], log.info["num_duplicates"]) == (2, 0)
     assert "84 entries read: 2 restarts" in diagnose(log).notes
+
+
+@pytest.mark.parametrize(
+    ("steps", "counted"),
+    [
+        pytest.param([*range(1, 31), *range(21, 51)], {"num_restarts": 1, "num_duplicates": 0}, id="once"),
+        pytest.param(
+            [*range(1, 31), *range(21, 41), *range(36, 51)], {"num_restarts": 2, "num_duplicates": 0}, id="twice"
+        ),
+        pytest.param(
+            [*range(1, 31), 11, *range(31, 51)], {"num_restarts": 0, "num_duplicates": 1}, id="one-said-again"
+        ),
+        pytest.param([*range(1, 51), *range(1, 31)], {"num_restarts": 0, "num_duplicates": 30}, id="two-processes"),
+    ],
+)
+def test_resumed_run_that_logs_the_same_again(tmp_path: Path, steps: list[int], counted: dict[str, int]) -> None:
+    """A run that is resumed bit for bit logs the same numbers again: that is a restart, and no repeated records."""
+    log = read_log(write(tmp_path, "a.csv", "step,loss\n" + "".join(f"{step},{1 / step}\n" for step in steps)))
+    assert column(log, "loss") == {step: 1 / step for step in range(1, 51)}
+    assert {name: log.info[name] for name in counted} == counted
+    assert any("went back from step" in note and "the same again" in note for note in log.notes) == bool(
+        counted["num_restarts"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        pytest.param("Train Loss [nats]", "loss", id="unit"),
+        pytest.param("loss (avg)", "loss", id="remark"),
+        pytest.param("step_time [ms]", "step_seconds", id="milliseconds-stay"),
+    ],
+)
+def test_unit_behind_a_name_is_no_part_of_it(tmp_path: Path, name: str, metric: str) -> None:
+    """A unit in brackets behind a column's name does not keep it from being known; milliseconds still count as such."""
+    log = read_log(write(tmp_path, "a.csv", f"Training Iteration (#),{name},lr\n1,2.5,0.1\n2,2.5,0.1\n"))
+    expected = 2.5e-3 if metric == "step_seconds" else 2.5
+    assert column(log, metric) == pytest.approx({1: expected, 2: expected})

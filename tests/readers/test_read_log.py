@@ -105,12 +105,17 @@ def test_folder_stands_for_its_log(tmp_path: Path, others: dict[str, str]) -> No
 
 
 def test_folder_without_choice_is_refused(tmp_path: Path) -> None:
-    """A folder with several logs, or with none, is refused."""
+    """A folder with several logs, or with none, is refused; one folder in it with a log stands for it."""
     write(tmp_path, "two/a.csv", "step,loss\n1,2.5\n")
     write(tmp_path, "two/b.csv", "step,loss\n1,2.5\n")
     write(tmp_path, "none/a.bin", b"\0\1")
     with pytest.raises(InputError, match=r"holds several logs; name one of a\.csv, b\.csv"):
         read_log(tmp_path / "two")
+    write(tmp_path, "logs/version_0/metrics.csv", "step,loss\n1,2.5\n")
+    assert column(read_log(tmp_path / "logs"), "loss") == {1: 2.5}
+    write(tmp_path, "logs/version_1/metrics.csv", "step,loss\n1,3.5\n")
+    with pytest.raises(InputError, match="holds several logs; name one of version_0, version_1"):
+        read_log(tmp_path / "logs")
     with pytest.raises(InputError, match="a folder without a log"):
         read_log(tmp_path / "none")
 

@@ -181,7 +181,7 @@ def test_console_of_hugging_face(tmp_path: Path) -> None:
     assert column(log, "loss") == {1: 2.5, 2: 2.25}
     assert is_same(column(log, "grad_norm"), {1: 1.5, 2: nan})
     assert column(log, "val_loss", "review") == {2: 2.0}
-    assert "there is no step; the entries are counted from 1" in log.notes
+    assert "there is no step; the entries are counted from 1, so steps are entry numbers" in log.notes
 
 
 def test_keras_epochs(tmp_path: Path) -> None:

@@ -188,3 +188,16 @@ def group(rows: list[int], apart: int = PATIENCE) -> list[list[int]]:
         else:
             episodes.append([row])
     return episodes
+
+
+def split_settled(values: NDArray[np.float64], episode: list[int], limits: NDArray[np.float64]) -> list[list[int]]:
+    """An episode in parts, where all that is between was back below the limit at its start: another spike begins."""
+    parts = [episode[:1]]
+    for row in episode[1:]:
+        between = values[parts[-1][-1] + 1 : row]
+        is_settled = len(between) >= SHORT and float(np.median(between)) <= limits[parts[-1][0]]
+        if is_settled:
+            parts.append([row])
+        else:
+            parts[-1].append(row)
+    return parts

@@ -63,6 +63,18 @@ def postmortem(diagnosis: Diagnosis, run: Run, options: Sequence[str] = ()) -> s
 def summarize(diagnosis: Diagnosis, evidence: Evidence) -> Iterator[str]:
     """How the run ended, what was the matter, and what it cost, in sentences."""
     yield f"**{diagnosis.verdict}** after {diagnosis.last_step} steps. {VERDICTS[diagnosis.verdict]}"
+    yield from tell_facts(diagnosis, evidence)
+    if diagnosis.causes:
+        yield "\nCauses, what is open first, and then the most likely:\n"
+    for each in diagnosis.causes:
+        yield f"- {each.name} from step {each.step} (confidence {each.confidence:.2f}; {each.outcome})"
+    if diagnosis.notes:
+        yield "\nOf the log:\n"
+    yield from (f"- {note}" for note in diagnosis.notes)
+
+
+def tell_facts(diagnosis: Diagnosis, evidence: Evidence) -> Iterator[str]:
+    """The shape of the loss, what was lost, and with what the run was started, in sentences."""
     if diagnosis.pattern:
         yield f"The loss {diagnosis.pattern}."
     num_lost = sum(action.num_lost for _, action in evidence.decided)
@@ -72,21 +84,15 @@ def summarize(diagnosis: Diagnosis, evidence: Evidence) -> Iterator[str]:
         versions = evidence.manifest.get("versions", {})
         told = "".join(f", {name} {number}" for name, number in versions.items())
         yield f"Started {evidence.manifest['started']}{told}, precision {evidence.regime or 'not known'}."
-    if diagnosis.causes:
-        yield "\nCauses, the most likely first:\n"
-    for each in diagnosis.causes:
-        yield f"- {each.name} from step {each.step} (confidence {each.confidence:.2f}; {each.outcome})"
-    if diagnosis.notes:
-        yield "\nOf the log:\n"
-    yield from (f"- {note}" for note in diagnosis.notes)
 
 
 def list_timeline(diagnosis: Diagnosis, evidence: Evidence) -> list[tuple[int, str]]:
     """What happened when: where causes begin, what was done, the best evaluation, the end."""
-    rows = [(each.step, f"{each.name} begins") for each in diagnosis.causes if each.step]
+    rows = list(_tell_start(evidence))
+    rows += [(each.step, f"{each.name} begins") for each in diagnosis.causes if each.step]
     for decisions in _list_episodes(evidence):
         first, last = decisions[0][0].step, decisions[-1][0].step
-        until = f", until step {last}" if last > first else ""
+        until = f", from step {first} to {last}" if last > first else ""
         found = "; ".join(finding.message for finding in decisions[0][0].findings)
         rows.append((first, f"{_count_verdicts(decisions)}{until}, since {found}"))
     rows += [(after, f"restarted, after step {before}") for before, after in evidence.repairs.restarts]
@@ -97,6 +103,13 @@ def list_timeline(diagnosis: Diagnosis, evidence: Evidence) -> list[tuple[int, s
     ends = [event for event in evidence.events if event.get("event") == "end"]
     rows.append((evidence.last_step, f"the end: {ends[-1].get('status')}" if ends else "the last record"))
     return sorted(rows, key=lambda row: row[0])
+
+
+def _tell_start(evidence: Evidence) -> Iterator[tuple[int, str]]:
+    """The first record, with its loss."""
+    losses = evidence.metric("loss")
+    if len(losses):
+        yield int(losses.steps[0]), f"the first record, with a loss of {losses.values[0]:.4g}"
 
 
 def _list_episodes(evidence: Evidence) -> list[list[tuple[Decision, Action]]]:
@@ -114,16 +127,21 @@ def _list_evidence(diagnosis: Diagnosis) -> Iterator[str]:
 
 
 def _tell_root(diagnosis: Diagnosis) -> Iterator[str]:
-    """The cause that ended the run; of a run that came through, each that was found."""
     if not diagnosis.causes:
         yield "None was found."
         yield from (f"- not measured: {line}" for line in diagnosis.not_measured)
-        return
+    yield from (f"- **{name}**, first seen at step {step}. {told}" for name, step, told in list_roots(diagnosis))
+
+
+def list_roots(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
+    """The cause that ended the run, or of a run that came through each that was found: its name, step, and meaning."""
     fatal = [each for each in diagnosis.causes if each.state == "fatal"]
+    rows = []
     for each in fatal[:1] or diagnosis.causes:
         manual = known_causes[each.name].manual.split("\n")[0]
         other = f" Or else: {each.alternative}." if each.alternative else ""
-        yield f"- **{each.name}**, first seen at step {each.step}. {manual}{other}"
+        rows.append((each.name, str(each.step), f"{manual}{other}"))
+    return rows
 
 
 def _list_excluded(diagnosis: Diagnosis) -> Iterator[str]:
@@ -179,7 +197,7 @@ def list_commands(run: Run, evidence: Evidence, options: Sequence[str] = ()) -> 
     path = run if isinstance(run, (str, Path)) else getattr(run, "folder", None) or getattr(run, "source", "LOG")
     command = evidence.manifest.get("command_line")
     if command:
-        yield shlex.join(command)
+        yield shlex.join([*(["python"] if str(command[0]).endswith(".py") else []), *command])
     yield shlex.join(["trimtab", "diagnose", str(path), *options])
     if evidence.manifest.get("policy"):
         yield shlex.join(["trimtab", "replay", str(path)])

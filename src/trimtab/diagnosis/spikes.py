@@ -24,6 +24,7 @@ from trimtab.diagnosis.outliers import (
     is_step,
     roll,
     select_rows,
+    split_settled,
 )
 from trimtab.diagnosis.tree import State
 from trimtab.diagnosis.zeros import find_zeros
@@ -77,16 +78,37 @@ def find_spikes(evidence: Evidence) -> tuple[Spike, ...]:
         return ()
     means, deviations = roll(losses.values)
     rows = select_rows(evidence, losses, means, deviations)
-    found = [(_describe(evidence, losses, episode, means, deviations), episode) for episode in group(rows)]
+    means, deviations = _leave_out(losses.values, rows, means, deviations)
+    limits = means + RECOVERED * deviations
+    episodes = [part for episode in group(rows) for part in split_settled(losses.values, episode, limits)]
+    found = [(_describe(evidence, losses, episode, means, deviations), episode) for episode in episodes]
     returns = {each.last for each in evidence.ask(find_zeros)}
     steep = [
         each
         for each, episode in found
         if not returns & set(losses.steps[max(episode[0] - WINDOW, 0) : episode[0]].tolist())
-        if each.recovered_at is not None or each.state == "mended" or is_step(losses.values, episode[0], episode[-1])
+        if each.recovered_at is not None
+        or each.state == "mended"
+        or is_step(losses.values, episode[0], episode[-1])
+        or _find_jump(evidence, losses, each, RATE_STEPS) is not None
     ]
     classified = (_classify(evidence, losses, each) for each in steep)
     return tuple(each for each in classified if each.cause)
+
+
+def _leave_out(
+    values: NDArray[np.float64], rows: list[int], means: NDArray[np.float64], deviations: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation before each spike without the spikes before it, which would hide it."""
+    means, deviations = means.copy(), deviations.copy()
+    is_calm = np.ones(len(values), dtype=np.bool_)
+    for row in rows:
+        span = slice(max(row - WINDOW, 0), row)
+        calm = values[span][is_calm[span]]
+        if not is_calm[span].all() and len(calm) >= LEAST_WINDOW:
+            means[row], deviations[row] = calm.mean(), calm.std()
+        is_calm[row] = False
+    return means, deviations
 
 
 def _describe(

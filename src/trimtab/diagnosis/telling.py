@@ -20,7 +20,7 @@ OWN_LINE = 28
 MOST_MEASURED = 12
 """Metrics that are named as measured."""
 
-CODE = re.compile(rf"`([^`]{{{OWN_LINE},}})`")
+CODE = re.compile(r"`([^`]+)`")
 
 SPAN = re.compile(r"`[^`]+`")
 
@@ -85,11 +85,23 @@ def _list_item(text: str, indent: str) -> Iterator[str]:
 
 def _set_code(text: str, indent: str) -> Iterator[str]:
     """Text with its longer pieces of code on lines of their own."""
+    said = ""
     for place, part in enumerate(CODE.split(text)):
-        if place % 2:
+        if not place % 2:
+            said += part
+        elif len(part) < OWN_LINE:
+            said += f"`{part}`"
+        else:
+            yield from _set_words(said, indent)
             yield f"{indent}  {part}"
-        elif said := part.strip(" ;,"):
-            yield from _fill(said, indent, indent)
+            said = ""
+    yield from _set_words(said, indent)
+
+
+def _set_words(text: str, indent: str) -> Iterator[str]:
+    """What stands between pieces of code, without the marks that join it to them."""
+    if said := text.strip(" ;,"):
+        yield from _fill(said, indent, indent)
 
 
 def _fill(text: str, first: str, rest: str) -> list[str]:

@@ -41,6 +41,10 @@ HALTED, UNLEARNED = "it ended the run", "the run learned nothing"
 """The same of a fatal cause for which a supervisor ended the run, and of one that kept it from learning."""
 
 
+OF_RECORD = "trouble with the record, not with the training"
+"""The same of a cause that the log itself is."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
     """A cause that the evidence speaks for."""
@@ -119,6 +123,9 @@ class Kind:
     look: Look
     """Its function over evidence."""
 
+    detectors: tuple[str, ...] = ()
+    """The detectors that look for the same at every step; their names."""
+
     @property
     def manual(self) -> str:
         """Its manual page: the docstring of its function."""
@@ -128,17 +135,19 @@ class Kind:
 known_causes: Registry[Kind] = Registry("cause")
 
 
-def cause(name: str, *, question: str) -> Callable[[Look], Look]:
+def cause(name: str, *, question: str, detectors: tuple[str, ...] = ()) -> Callable[[Look], Look]:
     """Register a function over evidence as a cause; its docstring is its manual page.
 
     Args:
         name: kebab-case name, free in the registry.
         question: the question it is an answer to, one of `QUESTIONS`.
+        detectors: the detectors that look for the same at every step; a finding of one of them is told as this cause,
+            or as one that explains it.
     """
     assert question in QUESTIONS
 
     def register(look: Look) -> Look:
-        known_causes.add(name, Kind(name, question, look))
+        known_causes.add(name, Kind(name, question, look, detectors))
         return look
 
     return register
@@ -188,6 +197,8 @@ def _rank(cause: Cause) -> tuple[int, float]:
 
 
 def _tell_outcome(evidence: Evidence, question: str, cause: Cause) -> str:
+    if question == "log":
+        return OF_RECORD
     if cause.state == "fatal" and evidence.is_halted:
         return HALTED
     return UNLEARNED if cause.state == "fatal" and question == "learning" else OUTCOMES[cause.state]

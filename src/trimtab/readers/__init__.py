@@ -133,13 +133,18 @@ def _find_only_log(path: Path) -> Path:
         )
     children = [each for each in sorted(path.iterdir()) if not each.name.startswith(".")]
     found = [(found_by.turn, each) for each in children if (found_by := _recognize(each))]
-    kept = [each for turn, each in found if turn == min(found)[0]]
+    kept = [each for turn, each in found if turn == min(found)[0]] or [each for each in children if _holds_log(each)]
     if len(kept) == 1:
         return kept[0]
     if kept:
         names = ", ".join(each.name for each in kept[:8])
         raise InputError(f"log: {str(path)!r} holds several logs; name one of {names}")
     raise InputError(f"log: {str(path)!r} is a folder without a log of a known format ({', '.join(sorted(readers))})")
+
+
+def _holds_log(path: Path) -> bool:
+    """True for a folder with a log in it, such as `version_0` of `lightning_logs`."""
+    return path.is_dir() and any(_recognize(each) for each in path.iterdir() if not each.name.startswith("."))
 
 
 readers.load(__name__, __path__)

@@ -16,6 +16,7 @@ EPOCH = "epoch"
 METRICS: Mapping[str, tuple[str, ...]] = {
     STEP: tuple(
         """global_step train_global_step trainer_global_step step steps optimizer_step training_step train_step
+        training_iteration
         num_updates num_update updates iteration iterations global_iteration iter iters train_iter it""".split()
     ),
     EPOCH: tuple("epoch epochs train_epoch trainer_epoch current_epoch epoch_num".split()),
@@ -71,6 +72,9 @@ PER_GROUP = {"group_grad_norm", "group_nonfinite", "update_ratio", "dead_units",
 TAKEN = {*PER_GROUP, STATE_STEP, "rate_declared", "clock"}
 """Names that mean something to the judging half."""
 
+UNIT = re.compile(r"\s*(?:\[(?!ms\b)[^\]\d]*\]|\(#\)|\((?:nats|bits|avg|mean|raw|smoothed)\))\s*$", re.IGNORECASE)
+"""A unit or a remark behind a name, such as `Loss [nats]` or `Step (#)`; milliseconds are not dropped."""
+
 OUR_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 SELDOM = 0.1
@@ -96,7 +100,8 @@ class Column:
 
 @lru_cache(maxsize=4096)
 def simplify(name: str) -> str:
-    """A name in small letters, with an underscore for everything else, such as `train_loss` for `Train/Loss`."""
+    """A name in small letters, with an underscore for everything else, such as `train_loss` for `Train/Loss [nats]`."""
+    name = UNIT.sub("", name) or name
     return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", name).lower()).strip("_")
 
 

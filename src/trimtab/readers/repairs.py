@@ -47,7 +47,7 @@ def put_right(stepping: Stepping, rows: NDArray[np.int64], values: NDArray[np.fl
         since = _find_first_below(stepping.steps, int(rows[place - 1]) + 1, int(rows[place]), before)
         stepping.steps[:since][stepping.steps[:since] >= step] = UNUSABLE
         told.append(f"the run went back from step {before} to {step}; the later of the two is kept")
-    stepping.num_restarts = len(told)
+    stepping.num_restarts += len(told)
     stepping.notes += _sum_up(told)
     kept = stepping.steps[rows] >= 0
     _note_conflicts(stepping, stepping.steps[rows[kept]])
@@ -65,8 +65,14 @@ def _drop_repeats(
         is_new[place] = pair not in seen
         seen.add(pair)
     num_new = int(is_new.sum())
-    stepping.num_duplicates += len(rows) - num_new
-    if num_new < len(rows):
+    resumed = _find_resumed(stepping.steps[rows], is_new)
+    if resumed:
+        stepping.num_restarts += len(resumed)
+        stepping.notes += _sum_up(
+            [f"the run went back from step {before} to {step} and logged the same again" for before, step in resumed]
+        )
+    elif num_new < len(rows):
+        stepping.num_duplicates += len(rows) - num_new
         times = set(Counter(pairs).values())
         if len(times) == 1 and num_new > 1:
             said = f"every entry is there {times.pop()} times, as of several handlers or processes"
@@ -76,6 +82,21 @@ def _drop_repeats(
             said = f"{num} another, at step {list_some(steps)}"
         stepping.notes.append(f"{said}; each is kept once")
     return rows[is_new], values[is_new]
+
+
+def _find_resumed(steps: Steps, is_new: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """From which step to which a run went back that then logged exactly what it had; none where repeats are others."""
+    places = np.flatnonzero(~is_new)
+    stretches = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+    found = []
+    for stretch in stretches:
+        if len(stretch) < FEW or (np.diff(steps[stretch]) <= 0).any():
+            return []
+        first, before = int(steps[stretch[0]]), int(steps[stretch[0] - 1])
+        if not steps.min() < first <= before or steps[stretch[-1]] < before:
+            return []
+        found.append((before, first))
+    return found
 
 
 def _find_restarts(stepping: Stepping, steps: Steps) -> list[int]:

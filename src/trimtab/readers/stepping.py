@@ -17,6 +17,9 @@ Steps = NDArray[np.int64]
 
 UNUSABLE = -1
 
+NO_STEP = "there is no step; the entries are counted from 1, so steps are entry numbers"
+"""What is said of a log that does not tell the step."""
+
 LARGEST_STEP = 2.0**53
 """Beyond it not every step is a number of its own."""
 
@@ -110,4 +113,4 @@ def _count_steps(table: Table, epoch: str | None, has_main: NDArray[np.bool_]) -
         if (of_main == np.floor(of_main)).all() and len(np.unique(of_main)) * 2 > len(of_main) and of_main.min() >= 0:
             usable = np.where(np.isfinite(epochs) & (epochs >= 0), epochs, UNUSABLE)
             return Stepping(usable.astype(np.int64), [f"there is no step; {epoch!r} is taken for it"])
-    return Stepping(np.maximum(np.cumsum(has_main), 1), ["there is no step; the entries are counted from 1"])
+    return Stepping(np.maximum(np.cumsum(has_main), 1), [NO_STEP])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -74,10 +75,17 @@ def write_page(
 
 def _format_rows(rows: Rows) -> str:
     head = "".join(f"<th scope=col>{escape(each)}</th>" for each in rows.head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows.body)
+    body = "".join("<tr>" + "".join(f"<td>{_format_cell(cell)}</td>" for cell in row) + "</tr>" for row in rows.body)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f"<section><h2>{escape(rows.title)}</h2><div class=wide>{table}</div></section>"
 
+
+def _format_cell(text: str) -> str:
+    """A cell: its lines one under the other, and what stands between backticks as code."""
+    return CODE.sub(r"<code>\1</code>", escape(text)).replace("\n", "<br>")
+
+
+CODE = re.compile(r"`([^`]+)`")
 
 PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -99,6 +107,7 @@ h1 { font-size: 26px; margin: 0 0 4px } h2 { font-size: 17px; margin: 28px 0 8px
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th { text-align: left; font-weight: 600 } th, td { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line);
   vertical-align: top }
+code { font-size: 13px; background: var(--card); padding: 1px 4px; border-radius: 4px }
 @media print { body { max-width: none } section { break-inside: avoid } }
 </style></head>
 <body><h1>$title</h1><p class="summary">$summary</p>

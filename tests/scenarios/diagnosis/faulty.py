@@ -105,6 +105,24 @@ def rate_jump(rng: Rng) -> Draft:
     return draft
 
 
+def rate_slip(rng: Rng) -> Draft:
+    """A rate 1000 times as high for one step, and a loss that falls from its spike to twice the level, and stays."""
+    draft = healthy(rng)
+    draft.columns["learning_rate"][HALF] *= 1000
+    after = np.arange(NUM - HALF - 1)
+    draft.columns["loss"][HALF + 1 :] *= 2 + 18 * np.exp(-after / 8)
+    return draft
+
+
+def slips_apart(rng: Rng) -> Draft:
+    """A rate that slips for one step, and 45 steps later, with the loss long back, another that does."""
+    draft = healthy(rng)
+    for at in (HALF, HALF + 45):
+        draft.columns["learning_rate"][at] *= 1000
+        draft.columns["loss"][at + 1 : at + 4] *= 8
+    return draft
+
+
 def rate_ramp(rng: Rng) -> Draft:
     """A rate that grows by 3 % a step without an end, and a spike on its way."""
     draft = healthy(rng)
@@ -443,6 +461,8 @@ FAULTY: dict[str, tuple[Make, str, str]] = {
     "evaluations that are not finite": (bad_review, "review-not-finite", "degraded"),
     "a long-tail batch": (long_tail, "long-tail-batch", "degraded"),
     "a rate that jumps": (rate_jump, "learning-rate-jump", "degraded"),
+    "a rate that slips, and a loss that stays up": (rate_slip, "learning-rate-jump", "failed"),
+    "a rate that slips twice": (slips_apart, "learning-rate-jump", "degraded"),
     "a rate that grows and grows": (rate_ramp, "learning-rate-jump", "degraded"),
     "a batch that comes again": (duplicate, "duplicate-batch", "degraded"),
     "a spike of 4 times": (lone_spike(4.0), "loss-spike", "degraded"),

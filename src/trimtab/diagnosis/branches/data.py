@@ -25,7 +25,7 @@ HUGE_LOSS = 1e3
 """A first loss beyond this is that of inputs or targets that were not scaled."""
 
 
-@cause("repeated-batches", question="learning")
+@cause("repeated-batches", question="learning", detectors=("batch-repeat",))
 def find_repeated_batches(evidence: Evidence) -> Iterator[Answer]:
     """The loader gives the same batches again and again.
 

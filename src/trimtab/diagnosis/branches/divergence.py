@@ -181,7 +181,7 @@ def find_data_shift(evidence: Evidence) -> Iterator[Answer]:
     )
 
 
-@cause("silent-divergence", question="divergence")
+@cause("silent-divergence", question="divergence", detectors=("drift",))
 def find_silent_divergence(evidence: Evidence) -> Iterator[Answer]:
     """The loss rises for good, and what was measured does not say why.
 
@@ -193,6 +193,9 @@ def find_silent_divergence(evidence: Evidence) -> Iterator[Answer]:
     """
     rise = evidence.ask(find_rise)
     if rise is None:
+        return
+    if rise.rate >= RATE_RISE or rise.norm >= NORM_RISE or rise.weight >= WEIGHT_RISE:
+        yield Exclusion("what rose beside the loss was measured")
         return
     yield Cause(
         confidence=0.5,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.stuck import LEAST_RECORDS, grade, is_stuck, tell_flat
@@ -20,8 +21,11 @@ FIRST_STEPS = 1
 EARLY, REST = 0.5, 1e-3
 """A schedule that has fallen below a thousandth of its peak before half of the run was too fast."""
 
+HELD = 5
+"""Records whose median is a rate of the schedule: one that is there for two alone has slipped."""
 
-@cause("zero-learning-rate", question="learning")
+
+@cause("zero-learning-rate", question="learning", detectors=("zero-learning-rate",))
 def find_zero_rate(evidence: Evidence) -> Iterator[Answer]:
     """The learning rate is 0, and no update changes anything.
 
@@ -49,7 +53,7 @@ def find_zero_rate(evidence: Evidence) -> Iterator[Answer]:
         yield Exclusion(f"the rate is up to {rates.values.max():.3g}")
 
 
-@cause("zero-gradient", question="learning")
+@cause("zero-gradient", question="learning", detectors=("zero-gradient",))
 def find_zero_gradient(evidence: Evidence) -> Iterator[Answer]:
     """The gradient is exactly 0: the loss does not depend on the parameters.
 
@@ -116,7 +120,7 @@ def _tell_weights(weights: Weights) -> tuple[str, ...]:
     )
 
 
-@cause("updates-rounded-away", question="learning")
+@cause("updates-rounded-away", question="learning", detectors=("lost-update",))
 def find_rounded_updates(evidence: Evidence) -> Iterator[Answer]:
     """Updates are rounded away, since the weights are kept in half precision.
 
@@ -141,7 +145,7 @@ def find_rounded_updates(evidence: Evidence) -> Iterator[Answer]:
         yield Exclusion(f"the weights are kept in {weights.dtype or 'a precision that is not known'}")
 
 
-@cause("unreached-parameters", question="learning")
+@cause("unreached-parameters", question="learning", detectors=("missing-gradient",))
 def find_unreached(evidence: Evidence) -> Iterator[Answer]:
     """Some parameters never get a gradient.
 
@@ -161,7 +165,7 @@ def find_unreached(evidence: Evidence) -> Iterator[Answer]:
         )
 
 
-@cause("no-zero-grad", question="learning")
+@cause("no-zero-grad", question="learning", detectors=("stale-gradient",))
 def find_stale_gradients(evidence: Evidence) -> Iterator[Answer]:
     """The gradients are never cleared.
 
@@ -184,7 +188,7 @@ def find_stale_gradients(evidence: Evidence) -> Iterator[Answer]:
         yield Exclusion(f"the gradients were cleared at all {len(stale)} sampled steps")
 
 
-@cause("dead-units", question="learning")
+@cause("dead-units", question="learning", detectors=("dead-units",))
 def find_dead_units(evidence: Evidence) -> Iterator[Answer]:
     """Nearly all units of a layer are 0 for every sample.
 
@@ -255,21 +259,24 @@ def find_fast_schedule(evidence: Evidence) -> Iterator[Answer]:
     """The schedule was over long before the run.
 
     What it sees:
-        A learning rate below a thousandth of its peak for good before half of the run was done.
+        A learning rate below a thousandth of its peak for good before half of the run was done. A rate that was there
+        for one or two records alone is no peak.
     Fix:
         Give the schedule the number of steps the run has.
     """
     rates = evidence.metric("learning_rate").finite
-    if len(rates) < LEAST_RECORDS or not rates.values.max() > 0:
+    if len(rates) < LEAST_RECORDS:
         return
-    above = np.flatnonzero(rates.values > REST * rates.values.max())
-    last = int(above[-1])
+    peak = float(np.median(sliding_window_view(rates.values, HELD), axis=1).max())
+    if not peak > 0:
+        return
+    last = int(np.flatnonzero(rates.values > REST * peak)[-1])
     if last + 1 < EARLY * len(rates) and last > 0:
         yield Cause(
             confidence=0.85,
             step=int(rates.steps[last + 1]),
             evidence=(
-                f"the learning rate fell from {rates.values.max():.3g} to {rates.values[last + 1]:.3g} by step "
+                f"the learning rate fell from {peak:.3g} to {rates.values[last + 1]:.3g} by step "
                 f"{int(rates.steps[last + 1])} and stays there until step {int(rates.steps[-1])}",
             ),
             fix="`CosineAnnealingLR(optimizer, T_max=num_epochs * len(loader))`, stepped once per step",

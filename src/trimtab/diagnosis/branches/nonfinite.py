@@ -254,7 +254,7 @@ def find_bad_gradient(evidence: Evidence) -> Iterator[Answer]:
     )
 
 
-@cause("loss-not-finite", question="nonfinite")
+@cause("loss-not-finite", question="nonfinite", detectors=("nonfinite",))
 def find_bad_loss(evidence: Evidence) -> Iterator[Answer]:
     """The loss was not finite, out of a clear sky.
 

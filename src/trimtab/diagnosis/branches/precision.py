@@ -39,7 +39,7 @@ def _tell_overflows(evidence: Evidence) -> str:
     return f"gradients overflowed with a finite loss at {len(steps)} of {len(evidence.metric('grad_norm'))} records"
 
 
-@cause("scaler-not-engaged", question="precision")
+@cause("scaler-not-engaged", question="precision", detectors=("loss-scale-stuck",))
 def find_idle_scaler(evidence: Evidence) -> Iterator[Answer]:
     """The loss scale stays what it is though gradients overflow.
 
@@ -63,7 +63,7 @@ def find_idle_scaler(evidence: Evidence) -> Iterator[Answer]:
     )
 
 
-@cause("loss-scale-collapsed", question="precision")
+@cause("loss-scale-collapsed", question="precision", detectors=("loss-scale-collapsed",))
 def find_collapsed_scale(evidence: Evidence) -> Iterator[Answer]:
     """The loss scale fell below 1.
 
@@ -96,7 +96,7 @@ def find_collapsed_scale(evidence: Evidence) -> Iterator[Answer]:
     )
 
 
-@cause("gradient-overflow", question="precision")
+@cause("gradient-overflow", question="precision", detectors=("float16-overflow",))
 def find_gradient_overflow(evidence: Evidence) -> Iterator[Answer]:
     """Gradients overflow in float16 again and again.
 
@@ -124,7 +124,7 @@ def find_gradient_overflow(evidence: Evidence) -> Iterator[Answer]:
     )
 
 
-@cause("loss-scale-oscillating", question="precision")
+@cause("loss-scale-oscillating", question="precision", detectors=("loss-scale-oscillating",))
 def find_oscillating_scale(evidence: Evidence) -> Iterator[Answer]:
     """The loss scale grows and falls in turns, and each fall is a lost update.
 
@@ -143,7 +143,7 @@ def find_oscillating_scale(evidence: Evidence) -> Iterator[Answer]:
         )
 
 
-@cause("gradient-underflow", question="precision")
+@cause("gradient-underflow", question="precision", detectors=("gradient-underflow",))
 def find_underflow(evidence: Evidence) -> Iterator[Answer]:
     """Most gradient numbers are too small for float16.
 

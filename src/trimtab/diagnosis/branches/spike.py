@@ -41,7 +41,7 @@ def _list_steps(spikes: list[Spike]) -> str:
 
 def _tell(spike: Spike) -> tuple[str, ...]:
     over = f"{spike.sigmas:.3g} standard deviations above the mean {spike.level:.4g} of the 100 records before"
-    told = [f"the loss was {spike.height:.4g} at step {spike.step}, {over}"]
+    told = [f"the loss rose at step {spike.step}, to {spike.height:.4g}, {over}"]
     if spike.recovered_at is not None:
         told.append(f"it was back to mean + 0.5 standard deviations at step {spike.recovered_at}")
     else:
@@ -146,7 +146,7 @@ def find_long_tail_batch(evidence: Evidence) -> Iterator[Answer]:
         yield Unmeasured("grad_norm", REMEDIES["grad_norm"])
 
 
-@cause("persistent-spike", question="spike")
+@cause("persistent-spike", question="spike", detectors=("persistent-spike",))
 def find_persistent_spike(evidence: Evidence) -> Iterator[Answer]:
     """The loss rose at one step and did not come down.
 
@@ -164,7 +164,7 @@ def find_persistent_spike(evidence: Evidence) -> Iterator[Answer]:
     )
 
 
-@cause("loss-spike", question="spike")
+@cause("loss-spike", question="spike", detectors=("loss-spike",))
 def find_loss_spike(evidence: Evidence) -> Iterator[Answer]:
     """The loss rose at one step and came down again.
 
@@ -212,7 +212,7 @@ def _answer_findings(
         yield Cause(confidence=confidence, step=found[0].step, evidence=told, fix=fix, state=state)
 
 
-@cause("corrupted-weights", question="spike")
+@cause("corrupted-weights", question="spike", detectors=("weight-jump",))
 def find_corrupted_weights(evidence: Evidence) -> Iterator[Answer]:
     """A weight was overwritten.
 
@@ -244,7 +244,7 @@ def find_corrupted_weights(evidence: Evidence) -> Iterator[Answer]:
     yield from _answer_findings(evidence, ("weight-jump",), 0.8, fix)
 
 
-@cause("harmful-update", question="spike")
+@cause("harmful-update", question="spike", detectors=("innovation", "self-update-spike"))
 def find_harmful_update(evidence: Evidence) -> Iterator[Answer]:
     """An update made the state worse, as a held-out probe saw, though the batch loss did not show it.
 
@@ -257,7 +257,7 @@ def find_harmful_update(evidence: Evidence) -> Iterator[Answer]:
     yield from _answer_findings(evidence, ("innovation", "self-update-spike"), 0.7, fix)
 
 
-@cause("gradient-spike", question="spike")
+@cause("gradient-spike", question="spike", detectors=("gradient-spike", "group-spike", "group-explosion"))
 def find_gradient_spike(evidence: Evidence) -> Iterator[Answer]:
     """The gradient of one step, or of one group, was far above its level, while the loss was not.
 

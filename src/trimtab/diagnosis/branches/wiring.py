@@ -1,0 +1,136 @@
+"""Did it never learn? What a supervisor saw of the loop itself: its schedule, its mode, what its optimizer holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trimtab.diagnosis.evidence import Evidence
+from trimtab.diagnosis.tree import Answer, Cause, cause
+
+
+def _answer(evidence: Evidence, detector: str, confidence: float, fix: str, alternative: str = "") -> Iterator[Answer]:
+    """The cause with the first finding of the detector that looks for it, and how often it was found."""
+    found = evidence.found_by(detector)
+    if found:
+        more = (f"it was found at {len(found)} steps, up to step {found[-1].step}",) if len(found) > 1 else ()
+        told = tuple(dict.fromkeys(each.message for each in found))[:2]
+        yield Cause(
+            confidence=confidence,
+            step=found[0].step,
+            evidence=(*told, *more),
+            fix=fix,
+            alternative=alternative,
+        )
+
+
+@cause("schedule-at-wrong-pace", question="learning", detectors=("schedule-pace",))
+def find_wrong_pace(evidence: Evidence) -> Iterator[Answer]:
+    """The schedule of the learning rate is moved several times a step, or once per epoch where it is meant for steps.
+
+    What it sees:
+        A finding of schedule-pace.
+    Fix:
+        `scheduler.step()` once after each `optimizer.step()`.
+    """
+    yield from _answer(
+        evidence,
+        "schedule-pace",
+        0.85,
+        "call `scheduler.step()` once after each `optimizer.step()`: neither in the loop over epochs nor in that over "
+        "micro-batches; and give it the length of the run: "
+        "`OneCycleLR(optimizer, max_lr, total_steps=num_epochs * len(loader))`",
+        "a schedule whose length is meant in epochs or micro-batches",
+    )
+
+
+@cause("trained-in-eval-mode", question="learning", detectors=("eval-mode",))
+def find_eval_mode(evidence: Evidence) -> Iterator[Answer]:
+    """The model is trained in eval mode: without dropout, and with the statistics of its norms as they were.
+
+    What it sees:
+        A finding of eval-mode.
+    Fix:
+        `model.train()` after each validation.
+    """
+    yield from _answer(
+        evidence,
+        "eval-mode",
+        0.9,
+        "`model.train()` after each validation, before the next step; to keep the statistics of BatchNorm as they are "
+        "on purpose, call `eval()` on those layers alone",
+    )
+
+
+@cause("unoptimized-parameters", question="learning", detectors=("unoptimized-parameter",))
+def find_unoptimized(evidence: Evidence) -> Iterator[Answer]:
+    """Some parameters get gradients and are not in the optimizer, so that nothing updates them.
+
+    What it sees:
+        A finding of unoptimized-parameter.
+    Fix:
+        Build the optimizer when the model is complete.
+    """
+    yield from _answer(
+        evidence,
+        "unoptimized-parameter",
+        0.85,
+        "build the optimizer when the model is complete: `optimizer = AdamW(model.parameters())`; what is not to be "
+        "trained needs no gradient: `parameter.requires_grad_(False)`",
+        "another optimizer that holds them",
+    )
+
+
+@cause("gradients-change-with-depth", question="learning", detectors=("depth-gradient",))
+def find_depth_gradient(evidence: Evidence) -> Iterator[Answer]:
+    """Gradients shrink or grow from layer to layer by orders of magnitude.
+
+    What it sees:
+        A finding of depth-gradient.
+    Fix:
+        Residual paths, normalization, another initialization.
+    """
+    yield from _answer(
+        evidence,
+        "depth-gradient",
+        0.6,
+        "residual paths (`x = x + block(x)`), `nn.LayerNorm` before each block, `nn.init.kaiming_normal_` for ReLU or "
+        "`nn.init.xavier_normal_` for tanh",
+        "groups that are not in the order of depth",
+    )
+
+
+@cause("updates-out-of-proportion", question="learning", detectors=("update-ratio",))
+def find_ratio(evidence: Evidence) -> Iterator[Answer]:
+    """One update after the other is far too small, or far too large, for the weights of a group.
+
+    What it sees:
+        A finding of update-ratio.
+    Fix:
+        A learning rate of its own for the group.
+    """
+    yield from _answer(
+        evidence,
+        "update-ratio",
+        0.5,
+        "give the group a learning rate of its own: `AdamW([{'params': group, 'lr': …}, …])`; an update of about 1e-3 "
+        "of the weights is usual",
+        "weights that are tiny on purpose, such as a gate that begins at 0",
+    )
+
+
+@cause("weights-turned-to-noise", question="generalization", detectors=("spectral-noise",))
+def find_noise(evidence: Evidence) -> Iterator[Answer]:
+    """The weights of a run that had healthy spectra are dominated by noise.
+
+    What it sees:
+        A finding of spectral-noise.
+    Fix:
+        Go back to before it; look for what adds random numbers to the weights, or starts them anew.
+    """
+    yield from _answer(
+        evidence,
+        "spectral-noise",
+        0.6,
+        "go back to the best checkpoint before it, and look for what adds random numbers to the weights or starts them "
+        "anew",
+    )
