@@ -25,6 +25,11 @@ OWN_NUMBERS = {
     "nonfinite": "judged by the numbers themselves",
     "persistent-spike": "a spike is judged by the curve around it, before and after",
     "stale-gradient": "judged by its metric",
+    "severe-overfitting": "judged by the two curves",
+    "silent-divergence": "a rise is judged over the whole record",
+    "slow-steps": "judged by its metric",
+    "stalled-step": "judged by its metric",
+    "unstable-training": "judged by the curve itself",
     "zero-gradient": "judged by its metric",
     "zero-learning-rate": "judged by its metric",
 }

@@ -32,7 +32,9 @@ def test_every_cause_of_a_log_has_its_scenario() -> None:
         "batch-not-finite", "transient-fault", "corrupted-moments", "bad-batches",
         "harmful-update", "precision-loss", "loss-scale-oscillating", "unreached-parameters", "dead-units", "halted",
         "schedule-at-wrong-pace", "trained-in-eval-mode", "unoptimized-parameters", "gradients-change-with-depth",
-        "updates-out-of-proportion", "weights-turned-to-noise",
+        "updates-out-of-proportion", "weights-turned-to-noise", "saturated-units", "activations-change-with-depth",
+        "input-ignored", "fluctuating-gradients", "dead-network", "learns-too-slowly", "replicas-apart", "growing-gap",
+        "evaluation-stands-still",
     }  # fmt: skip
     unmeasured = {"loss-not-recorded", "loss-scale-not-recorded"}
     assert known_causes.keys() - own - unmeasured == {cause for _, cause, _ in FAULTY.values()}

@@ -181,7 +181,7 @@ def find_data_shift(evidence: Evidence) -> Iterator[Answer]:
     )
 
 
-@cause("silent-divergence", question="divergence", detectors=("drift",))
+@cause("silent-divergence", question="divergence", detectors=("drift", "silent-divergence"))
 def find_silent_divergence(evidence: Evidence) -> Iterator[Answer]:
     """The loss rises for good, and what was measured does not say why.
 
@@ -210,7 +210,7 @@ def find_silent_divergence(evidence: Evidence) -> Iterator[Answer]:
             yield Unmeasured(metric, "`supervisor.check(loss)` measures it; or record it beside the loss")
 
 
-@cause("oscillating-loss", question="divergence")
+@cause("oscillating-loss", question="divergence", detectors=("unstable-training",))
 def find_oscillation(evidence: Evidence) -> Iterator[Answer]:
     """The loss swings to and fro from one step to the next.
 

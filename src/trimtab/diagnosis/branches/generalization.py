@@ -9,6 +9,7 @@ import numpy as np
 from trimtab.detectors.reviewing import LEAST_REVIEWS, RISEN, Pairs
 from trimtab.diagnosis.curves import describe_loss
 from trimtab.diagnosis.evidence import Evidence
+from trimtab.diagnosis.findings import tell_findings
 from trimtab.diagnosis.pairs import measure_slow_rise, read_pairs
 from trimtab.diagnosis.stuck import FINE_TUNING, LOW_LOSS
 from trimtab.diagnosis.tree import Answer, Cause, Exclusion, Unmeasured, cause
@@ -44,7 +45,7 @@ def _tell(pairs: Pairs) -> tuple[str, ...]:
     )
 
 
-@cause("overfitting", question="generalization")
+@cause("overfitting", question="generalization", detectors=("severe-overfitting",))
 def find_overfitting(evidence: Evidence) -> Iterator[Answer]:
     """The training loss falls while the evaluation loss rises.
 
@@ -80,6 +81,45 @@ def find_overfitting(evidence: Evidence) -> Iterator[Answer]:
         alternative="an evaluation set unlike the training set"
         if is_clear
         else "a model that grows too sure of itself, if its accuracy still rises: label smoothing 0.1",
+    )
+
+
+@cause("growing-gap", question="generalization", detectors=("moderate-overfitting",))
+def find_gap(evidence: Evidence) -> Iterator[Answer]:
+    """The gap between training and evaluation grows, and the evaluation no longer gets better.
+
+    What it sees:
+        A finding of moderate-overfitting, and no evaluation loss that rises, which is overfitting.
+    Fix:
+        Dropout, weight decay × 2 to × 10, augmentation; stop early.
+    """
+    pairs = evidence.ask(read_pairs)
+    if pairs is not None and pairs.has_risen:
+        return
+    yield from tell_findings(
+        evidence,
+        "moderate-overfitting",
+        0.6,
+        "`nn.Dropout(0.2)`, weight decay × 3, augmentation; `fit(…, patience=10)` ends where nothing more is won",
+        "an evaluation set unlike the training set",
+    )
+
+
+@cause("evaluation-stands-still", question="generalization", detectors=("no-learning",))
+def find_standing_still(evidence: Evidence) -> Iterator[Answer]:
+    """The evaluation loss has not got better for many reviews, and not because the run has converged.
+
+    What it sees:
+        A finding of no-learning.
+    Fix:
+        Stop where the training loss falls on; the rate × 3 or ÷ 3 where nothing was ever learned.
+    """
+    yield from tell_findings(
+        evidence,
+        "no-learning",
+        0.6,
+        "where the training loss falls on, stop: `fit(…, patience=10)`; where it never fell, the learning rate × 3, "
+        "then × 0.3, and look at the labels",
     )
 
 

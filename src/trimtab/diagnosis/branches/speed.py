@@ -61,7 +61,7 @@ def find_data_bound(evidence: Evidence) -> Iterator[Answer]:
     )
 
 
-@cause("slowed-down", question="speed")
+@cause("slowed-down", question="speed", detectors=("slow-steps",))
 def find_slowdown(evidence: Evidence) -> Iterator[Answer]:
     """The steps take longer and longer.
 
@@ -85,7 +85,7 @@ def find_slowdown(evidence: Evidence) -> Iterator[Answer]:
         )
 
 
-@cause("stalls", question="speed")
+@cause("stalls", question="speed", detectors=("stalled-step",))
 def find_stalls(evidence: Evidence) -> Iterator[Answer]:
     """Single steps hang.
 

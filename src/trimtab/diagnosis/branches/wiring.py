@@ -5,22 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trimtab.diagnosis.evidence import Evidence
-from trimtab.diagnosis.tree import Answer, Cause, cause
-
-
-def _answer(evidence: Evidence, detector: str, confidence: float, fix: str, alternative: str = "") -> Iterator[Answer]:
-    """The cause with the first finding of the detector that looks for it, and how often it was found."""
-    found = evidence.found_by(detector)
-    if found:
-        more = (f"it was found at {len(found)} steps, up to step {found[-1].step}",) if len(found) > 1 else ()
-        told = tuple(dict.fromkeys(each.message for each in found))[:2]
-        yield Cause(
-            confidence=confidence,
-            step=found[0].step,
-            evidence=(*told, *more),
-            fix=fix,
-            alternative=alternative,
-        )
+from trimtab.diagnosis.findings import tell_findings
+from trimtab.diagnosis.tree import Answer, cause
 
 
 @cause("schedule-at-wrong-pace", question="learning", detectors=("schedule-pace",))
@@ -32,7 +18,7 @@ def find_wrong_pace(evidence: Evidence) -> Iterator[Answer]:
     Fix:
         `scheduler.step()` once after each `optimizer.step()`.
     """
-    yield from _answer(
+    yield from tell_findings(
         evidence,
         "schedule-pace",
         0.85,
@@ -52,7 +38,7 @@ def find_eval_mode(evidence: Evidence) -> Iterator[Answer]:
     Fix:
         `model.train()` after each validation.
     """
-    yield from _answer(
+    yield from tell_findings(
         evidence,
         "eval-mode",
         0.9,
@@ -70,7 +56,7 @@ def find_unoptimized(evidence: Evidence) -> Iterator[Answer]:
     Fix:
         Build the optimizer when the model is complete.
     """
-    yield from _answer(
+    yield from tell_findings(
         evidence,
         "unoptimized-parameter",
         0.85,
@@ -89,7 +75,7 @@ def find_depth_gradient(evidence: Evidence) -> Iterator[Answer]:
     Fix:
         Residual paths, normalization, another initialization.
     """
-    yield from _answer(
+    yield from tell_findings(
         evidence,
         "depth-gradient",
         0.6,
@@ -108,7 +94,7 @@ def find_ratio(evidence: Evidence) -> Iterator[Answer]:
     Fix:
         A learning rate of its own for the group.
     """
-    yield from _answer(
+    yield from tell_findings(
         evidence,
         "update-ratio",
         0.5,
@@ -127,7 +113,7 @@ def find_noise(evidence: Evidence) -> Iterator[Answer]:
     Fix:
         Go back to before it; look for what adds random numbers to the weights, or starts them anew.
     """
-    yield from _answer(
+    yield from tell_findings(
         evidence,
         "spectral-noise",
         0.6,

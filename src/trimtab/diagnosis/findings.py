@@ -1,0 +1,33 @@
+"""Causes that are what a detector found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trimtab.diagnosis.evidence import Evidence
+from trimtab.diagnosis.tree import Answer, Cause
+
+
+def tell_findings(
+    evidence: Evidence, detector: str, confidence: float, fix: str, alternative: str = ""
+) -> Iterator[Answer]:
+    """The cause with the first finding of the detector that looks for it, and how often it was found.
+
+    Args:
+        evidence: what is known of the run.
+        detector: the name of the detector.
+        confidence: that of the cause, from 0 to 1.
+        fix: what to do.
+        alternative: what else it may be.
+    """
+    found = evidence.found_by(detector)
+    if found:
+        more = (f"it was found at {len(found)} steps, up to step {found[-1].step}",) if len(found) > 1 else ()
+        told = tuple(dict.fromkeys(each.message for each in found))[:2]
+        yield Cause(
+            confidence=confidence,
+            step=found[0].step,
+            evidence=(*told, *more),
+            fix=fix,
+            alternative=alternative,
+        )
