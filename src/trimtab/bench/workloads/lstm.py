@@ -30,8 +30,13 @@ class CharacterLSTM(nn.Module):
         self.head = nn.Linear(WIDTH, VOCABULARY)
 
     def forward(self, characters: Tensor) -> Tensor:
-        """Predict each next byte: shape (batch, length) to logits (batch, length, 256)."""
-        hidden, _ = self.layers(self.characters(characters))
+        """Predict each next byte: shape (batch, length) to logits (batch, length, 256).
+
+        Under autocast to float16 the recurrent layers stay in float32, since not every CPU has them in float16.
+        """
+        is_half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.float16
+        with torch.autocast("cpu", enabled=torch.is_autocast_enabled("cpu") and not is_half):
+            hidden, _ = self.layers(self.characters(characters))
         logits: Tensor = self.head(hidden)
         return logits
 
