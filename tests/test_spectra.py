@@ -38,10 +38,10 @@ def describe(weight: Array, name: str = "weight") -> Spectrum:
     return found
 
 
-def make_spectrum(alpha: float, side: int = 128, num_tail: int = 10_000, num_spikes: int = 3) -> Spectrum:
+def make_spectrum(alpha: float, side: int = 128, num_tail: int = 10_000, num_outside: int = 3) -> Spectrum:
     """A square matrix whose spectrum has an exponent."""
     sigma = (alpha - 1) / math.sqrt(num_tail)
-    return Spectrum("weight", (side, side), PowerLaw(alpha, sigma, 0.1, 1.0, num_tail), num_spikes, 10.0, 1.0)
+    return Spectrum("weight", (side, side), PowerLaw(alpha, sigma, 0.1, 1.0, num_tail), num_outside, 10.0, 1.0)
 
 
 def fit_slowly(values: Array) -> tuple[float, float, float]:
@@ -114,12 +114,12 @@ def test_planted_exponent_is_found(alpha: float, seed: int) -> None:
 @given(st.floats(1e-2, 1e4), st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=40)
 def test_exponent_does_not_depend_on_scale(factor: float, seed: int) -> None:
-    """α(cW) = α(W), as are D, the tail, the spikes and the stable rank; xmin grows by c², its norm by log₁₀ c²."""
+    """α(cW) = α(W), as are D, the tail, what is outside and the stable rank; xmin grows by c², its norm by log₁₀ c²."""
     weight = np.random.default_rng(seed).standard_normal((60, 12)) + 1
     before, after = describe(weight), describe(factor * weight)
     assert after.fit.alpha == pytest.approx(before.fit.alpha, rel=1e-6)
     assert after.fit.distance == pytest.approx(before.fit.distance, rel=1e-6)
-    assert (after.fit.num_tail, after.num_spikes) == (before.fit.num_tail, before.num_spikes)
+    assert (after.fit.num_tail, after.num_outside) == (before.fit.num_tail, before.num_outside)
     assert after.stable_rank == pytest.approx(before.stable_rank)
     assert after.fit.xmin == pytest.approx(factor**2 * before.fit.xmin, rel=1e-6)
     assert after.log_spectral_norm == pytest.approx(before.log_spectral_norm + 2 * math.log10(factor))
@@ -173,7 +173,7 @@ def test_a_vector_has_no_spectrum() -> None:
 
 
 @pytest.mark.parametrize("shape", [(128, 128), (64, 512), (512, 128), (300, 100)])
-def test_random_matrices_have_no_spikes(shape: tuple[int, int]) -> None:
+def test_nothing_of_a_random_matrix_is_outside(shape: tuple[int, int]) -> None:
     """Of 50 new matrices, normal or uniform, nearly all are known as such: their exponents, from 3 to 30, are noise."""
     random = np.random.default_rng(1)
     drawn = [random.standard_normal(shape) if index % 2 else random.uniform(-0.1, 0.1, shape) for index in range(50)]
@@ -183,14 +183,14 @@ def test_random_matrices_have_no_spikes(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("strength", [3.0, 10.0])
-def test_a_learned_direction_is_a_spike(strength: float) -> None:
+def test_a_learned_direction_is_outside(strength: float) -> None:
     """One direction that stands out of the noise is counted, and the matrix is no longer a random one."""
     random = np.random.default_rng(0)
     left, right = random.standard_normal(200), random.standard_normal(100)
     direction = np.outer(left / np.linalg.norm(left), right / np.linalg.norm(right))
     noise = random.standard_normal((200, 100))
     found = describe(noise + strength * math.sqrt(200) * direction)
-    assert (found.num_spikes, found.is_telling) == (1, True)
+    assert (found.num_outside, found.is_telling) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -202,9 +202,9 @@ def test_a_learned_direction_is_a_spike(strength: float) -> None:
         pytest.param(make_spectrum(5.1), "weak", id="above-5"),
         pytest.param(make_spectrum(6.0), "weak", id="at-6"),
         pytest.param(make_spectrum(6.1), "noise", id="above-6"),
-        pytest.param(make_spectrum(3.0, num_spikes=0), "random", id="as-at-initialization"),
+        pytest.param(make_spectrum(3.0, num_outside=0), "random", id="as-at-initialization"),
         pytest.param(make_spectrum(3.0, side=NUM_LARGE - 1), "too small", id="small"),
-        pytest.param(make_spectrum(9.0, side=10, num_spikes=0), "too small", id="small-and-random"),
+        pytest.param(make_spectrum(9.0, side=10, num_outside=0), "too small", id="small-and-random"),
     ],
 )
 def test_bands(spectrum: Spectrum, band: str) -> None:
@@ -246,14 +246,14 @@ def test_sizes_weigh() -> None:
     sick_score = sick.score
     assert Spectra((sick, healthy)).alpha_score == pytest.approx((sick_score + 4) / 5)
     assert Spectra((sick, make_spectrum(9.0, side=20))).alpha_score == pytest.approx(sick_score)
-    assert Spectra((sick, make_spectrum(9.0, side=256, num_spikes=0))).alpha_score == pytest.approx(
+    assert Spectra((sick, make_spectrum(9.0, side=256, num_outside=0))).alpha_score == pytest.approx(
         (sick_score + 4) / 5
     )
 
 
 def test_without_a_large_matrix_the_score_is_1() -> None:
     """Then there is nothing to tell by, and no exponent among the numbers of a review."""
-    small = Spectra((make_spectrum(9.0, side=20), make_spectrum(9.0, side=128, num_spikes=0)))
+    small = Spectra((make_spectrum(9.0, side=20), make_spectrum(9.0, side=128, num_outside=0)))
     assert summarize_spectra(Spectra(())) == summarize_spectra(small) == {"alpha_score": 1.0, "num_spectra": 0.0}
 
 

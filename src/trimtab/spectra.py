@@ -91,7 +91,7 @@ class Spectrum:
     fit: PowerLaw
     """The power law fitted to the largest eigenvalues."""
 
-    num_spikes: int
+    num_outside: int
     """Eigenvalues beyond the edge of a random matrix with entries as large; none at initialization."""
 
     stable_rank: float
@@ -118,7 +118,7 @@ class Spectrum:
     @property
     def is_telling(self) -> bool:
         """True if it is large, and no random matrix: of one, as at initialization, the exponent is noise."""
-        return self.is_large and self.num_spikes > 0
+        return self.is_large and self.num_outside > 0
 
     @property
     def score(self) -> float:
@@ -171,11 +171,11 @@ class Spectra:
         """The table, one line a matrix, and what was skipped."""
         width = max((len(each.name) for each in self.matrices), default=6)
         head = f"{'matrix':{width}} {'shape':>14} {'alpha':>6} {'±':>5} {'D':>5} {'xmin':>9} {'tail':>5}"
-        lines = [f"{head} {'spikes':>6} {'rank':>6} {'log norm':>8}  band"]
+        lines = [f"{head} {'outside':>7} {'rank':>6} {'log norm':>8}  band"]
         for each in self.matrices:
             fit, shape = each.fit, "×".join(map(str, each.shape))
             numbers = f"{fit.alpha:6.2f} {fit.alpha_sigma:5.2f} {fit.distance:5.3f} {fit.xmin:9.3g} {fit.num_tail:5}"
-            rest = f"{each.num_spikes:6} {each.stable_rank:6.1f} {each.log_spectral_norm:8.3f}  {each.band}"
+            rest = f"{each.num_outside:7} {each.stable_rank:6.1f} {each.log_spectral_norm:8.3f}  {each.band}"
             lines.append(f"{each.name:{width}} {shape:>14} {numbers} {rest}")
         return "\n".join([*lines, *(f"{name}: not measured, {reason}" for name, reason in self.skipped.items())])
 
@@ -319,7 +319,7 @@ def describe_spectrum(name: str, shape: Sequence[int], eigenvalues: Array) -> Sp
         name=name,
         shape=tuple(shape),
         fit=fit,
-        num_spikes=int(np.count_nonzero(eigenvalues > edge)),
+        num_outside=int(np.count_nonzero(eigenvalues > edge)),
         stable_rank=total / largest,
         log_spectral_norm=math.log10(largest),
     )

@@ -241,11 +241,25 @@ def test_run_folder_has_every_matrix(tmp_path: Path) -> None:
     assert read_run(tmp_path / "run").measurements[0].values["alpha"] == matrix["fit"]["alpha"]
 
 
+def test_weights_that_drown_in_noise_are_found() -> None:
+    """A matrix that has learned something and is overwritten by random numbers is found at the third review."""
+    model = make_wide()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.randn(80, 100) / torch.arange(1, 81)[:, None])  # type: ignore[operator]
+    supervisor = make_supervisor(model, spectra_every=1)
+    supervisor.review(val_loss=1.0)
+    assert supervisor.reviews.column("alpha")[0] < 4
+    with torch.no_grad():
+        model[0].weight.copy_(torch.randn(80, 100))  # type: ignore[operator]
+    found = [[finding.detector for finding in supervisor.review(val_loss=1.0).findings] for _ in range(4)]
+    assert found == [[], [], ["spectral-noise"], []]
+
+
 def test_replay_finds_the_same(tmp_path: Path) -> None:
     """The recorded reviews alone give the finding again; it is advisory."""
     supervisor = make_supervisor(make_wide(), spectra_every=1, run=tmp_path / "run")
     for alpha in (4.0, 7.0, 7.0, 7.0):
-        assert supervisor.review(alpha=alpha, alpha_sigma=0.2).proceed
+        assert supervisor.review(alpha=alpha, alpha_sigma=0.2, num_spectra=1).proceed
     supervisor.finish()
     (comparison,) = replay_run(read_run(tmp_path / "run"))
     assert comparison.is_same
