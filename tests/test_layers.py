@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-JUDGING = "types errors registry history journal signals detectors readers policy replay diagnosis report".split()
+JUDGING = (
+    "types errors registry history journal signals spectra detectors readers policy replay diagnosis report".split()
+)
 TRAINING = "probes state losses actions supervisor control faults loop integrations recipes bench tabular".split()
 
 LINT_IMPORTS = (

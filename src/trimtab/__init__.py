@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trimtab.diagnosis import diagnose
     from trimtab.loop import fit
     from trimtab.probes.locate import locate_nonfinite
+    from trimtab.probes.spectra import measure_spectra
     from trimtab.supervisor import Supervisor
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "diagnose",
     "fit",
     "locate_nonfinite",
+    "measure_spectra",
 ]
 
 __version__ = version("trimtab")
@@ -45,6 +47,7 @@ _LAZY = {
     "diagnose": "trimtab.diagnosis",
     "fit": "trimtab.loop",
     "locate_nonfinite": "trimtab.probes.locate",
+    "measure_spectra": "trimtab.probes.spectra",
 }
 """What needs torch, or is needed seldom, is imported when it is first asked for."""
 

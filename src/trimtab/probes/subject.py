@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from trimtab.errors import InputError
 from trimtab.probes.groups import OTHER, Grouping, assign_groups, name_groups
+from trimtab.spectra import Spectra
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -164,6 +165,12 @@ class Moment:
 
     frozen: tuple[str, ...] = ()
     """The groups that are frozen, whose gradients have been taken away."""
+
+    wants_spectra: bool = False
+    """True at the reviews at which the spectra of the weights are measured, on every rank."""
+
+    spectra: Spectra | None = None
+    """What this rank has measured of them."""
 
     note: str = ""
     """What the record is to say beside the numbers: the parameters whose gradients are not finite."""

@@ -30,6 +30,7 @@ from trimtab.probes.probe_loss import make_evaluate
 from trimtab.probes.reasons import Origin
 from trimtab.probes.rerun import ComputeLoss
 from trimtab.probes.schedule_pace import find_schedule
+from trimtab.probes.spectra import is_due
 from trimtab.probes.step_seconds import Stopwatch
 from trimtab.probes.subject import Moment, Subject, as_number
 from trimtab.report.health import Health, assess_health
@@ -44,7 +45,7 @@ from trimtab.supervisor.examination import Examination, find_sickness
 from trimtab.supervisor.pace import UNSTEPPED, Pace
 from trimtab.supervisor.suspects import Suspects
 from trimtab.supervisor.validation import refuse_ranks, validate, validate_choices
-from trimtab.types import Action, Decision, Measurement, Record
+from trimtab.types import Action, Decision, Measurement, Record, Value
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -101,6 +102,8 @@ class Supervisor:
             optimizer's moments, or `parameters`, after which the optimizer begins anew.
         snapshot_place: where it is kept: `host`, `device` or `disk`.
         log_every: steps between two log lines.
+        spectra_every: reviews from one measurement of the weights' spectra to the next (`trimtab.measure_spectra`); 0
+            for none.
         strict: raise when Trimtab itself fails, in place of recording it and going on. By default as the environment
             variable `TRIMTAB` says: `strict`, or `off` for a supervisor that only does its routine clipping.
 
@@ -131,6 +134,7 @@ class Supervisor:
         snapshot_form: Form = "full",
         snapshot_place: Place = "host",
         log_every: int = 50,
+        spectra_every: int = 0,
         strict: bool | None = None,
     ) -> None:
         mode = os.environ.get("TRIMTAB", "")
@@ -141,7 +145,7 @@ class Supervisor:
         self._is_off = mode == "off"
         self.policy = Policy.default() if policy is None else policy
         validate(self.policy, clip_norm, partners, scaler, compute_loss)
-        validate_choices(snapshot_form, snapshot_place, checkpoint_every, log_every)
+        validate_choices(snapshot_form, snapshot_place, checkpoint_every, log_every, spectra_every)
         self.step = 0
         self.record: Record | None = None
         self._recorder = Recorder(
@@ -151,6 +155,7 @@ class Supervisor:
             strict=mode == "strict" if strict is None else strict,
         )
         self._compute_loss = compute_loss
+        self._spectra_every = spectra_every
         self._subject = Subject(model, optimizer, scaler, groups)
         self._judge = Judge(self.policy, self._subject.groups)
         scales = scaler if scaler is not None and scaler.is_enabled() else None
@@ -401,7 +406,8 @@ class Supervisor:
             return Decision(self.step, clock="review")
         try:
             with torch.no_grad():
-                decision = self._take(Measurement(self.step, values, clock="review"))
+                measured = self._measure_spectra() | values
+                decision = self._take(Measurement(self.step, measured, clock="review"))
         except Exception as error:
             self._recorder.survive(error)
             decision = Decision(self.step, clock="review")
@@ -649,6 +655,21 @@ class Supervisor:
         action = actions.act(decision, self._controls, measurement, note)
         self._remember(Record(measurement, decision, action))
         return decision
+
+    def _measure_spectra(self) -> dict[str, Value]:
+        """The metrics of the weights' spectra at the reviews at which they are due; the matrices are an event."""
+        if not is_due(self.reviews, self._spectra_every):
+            return {}
+        moment = Moment(self._subject, wants_spectra=True)
+        try:
+            measurement = probes.measure(self.step, moment, only=["spectra"])
+        except Exception as error:
+            self._recorder.survive(error)
+            return {}
+        if moment.spectra is not None:
+            matrices = [to_fields(each) for each in moment.spectra.matrices]
+            self._recorder.tell_event("spectra", matrices=matrices, skipped=dict(moment.spectra.skipped))
+        return dict(measurement.values)
 
     def _remember(self, record: Record) -> None:
         self.record, decision = record, record.decision

@@ -13,7 +13,7 @@ from trimtab.state.live import Form, Partner, Place
 
 
 def validate_choices(
-    snapshot_form: object, snapshot_place: object, checkpoint_every: object, log_every: object
+    snapshot_form: object, snapshot_place: object, checkpoint_every: object, log_every: object, spectra_every: object
 ) -> None:
     """See that the options of a supervisor are ones it has.
 
@@ -29,6 +29,8 @@ def validate_choices(
     for name, number in (("checkpoint_every", checkpoint_every), ("log_every", log_every)):
         if not isinstance(number, int) or number < 1:
             raise InputError(f"supervisor: {name} is {number!r}; it has to be above 0")
+    if not isinstance(spectra_every, int) or spectra_every < 0:
+        raise InputError(f"supervisor: spectra_every is {spectra_every!r}; it has to be 0, for never, or above")
 
 
 def refuse_ranks(who: str) -> None:
