@@ -195,7 +195,7 @@ def explain_stop(reviews: Sequence[Review], past: Sequence[Adaptation], rules: R
     final = find_finalization(past)
     if final is not None:
         is_over = len(reviews) - final.num_reviews >= final.num_judged
-        return f"{final.why}, and the finalization is over" if is_over else None
+        return f"{final.trigger} at epoch {final.epoch}, and the finalization after it is over" if is_over else None
     progress = measure_progress(reviews, past, rules)
     has_tried = count_kind(past, "rotation") >= rules.num_rotations
     if progress.has_stalled and has_tried and not rules.final_epochs and not find_hindrance(reviews, rules):

@@ -21,6 +21,9 @@ SURE = 2.0
 NEGLIGIBLE = 0.0005
 """The share of its level that a validation loss has to change by to count, as of `no-learning`."""
 
+RECENT = 20
+"""Reviews that their noise is taken from: what it was long ago, at another learning rate, says nothing."""
+
 MEDIAN_ERROR = 1.25
 """Standard error of a median of n normal numbers, in units of their standard deviation divided by √n."""
 
@@ -42,7 +45,7 @@ class Outcome:
     """What it is."""
 
     margin: float
-    """By how much they have to differ: two standard errors of their difference, or what is negligible."""
+    """By how much they have to differ: two standard errors of their difference, `min_delta`, or what is negligible."""
 
     num_reviews: int
     """Reviews since the adaptation."""
@@ -81,8 +84,8 @@ def judge_adaptation(
         return None
     scores = [each.score for each in reviews[: adaptation.num_reviews + num]]
     earlier, later = scores[: adaptation.num_reviews], scores[adaptation.num_reviews :]
-    before, after, share = _COMPARE.get(adaptation.kind, _compare_levels)(earlier, later)
-    margin = max(SURE * share * measure_noise(scores), min_delta, NEGLIGIBLE * abs(before))
+    before, after, error = _COMPARE.get(adaptation.kind, _compare_levels)(earlier, later)
+    margin = max(SURE * error, min_delta, NEGLIGIBLE * abs(before))
     verdict = _judge(after - before, margin)
     num_steps = reviews[adaptation.num_reviews + num - 1].step - adaptation.step
     shown = (
@@ -92,8 +95,11 @@ def judge_adaptation(
 
 
 def measure_noise(scores: Sequence[float]) -> float:
-    """Robust standard deviation of scores about their trend, from second differences; 0 of fewer than four."""
-    finite = np.array([each for each in scores if isfinite(each)])
+    """Robust standard deviation of the newest scores about their trend; 0 of fewer than four.
+
+    From second differences, in which there is no trend.
+    """
+    finite = np.array([each for each in scores[-RECENT:] if isfinite(each)])
     if len(finite) < 4:
         return 0.0
     return GAUSSIAN_MAD * float(np.median(np.abs(np.diff(finite, 2)))) / sqrt(6)
@@ -107,11 +113,12 @@ def _judge(effect: float, margin: float) -> Verdict:
 
 def _compare_levels(earlier: Sequence[float], later: Sequence[float]) -> tuple[float, float, float]:
     num = len(later)
-    return float(np.median(earlier[-num:])), float(np.median(later)), MEDIAN_ERROR * sqrt(2 / num)
+    error = MEDIAN_ERROR * sqrt(2 / num) * measure_noise([*earlier, *later])
+    return float(np.median(earlier[-num:])), float(np.median(later)), error
 
 
 def _compare_best(earlier: Sequence[float], later: Sequence[float]) -> tuple[float, float, float]:
-    return min(filter(isfinite, earlier), default=earlier[-1]), later[-1], sqrt(2)
+    return min(filter(isfinite, earlier), default=earlier[-1]), later[-1], measure_noise(later)
 
 
 def _compare_falls(earlier: Sequence[float], later: Sequence[float]) -> tuple[float, float, float]:
@@ -119,7 +126,7 @@ def _compare_falls(earlier: Sequence[float], later: Sequence[float]) -> tuple[fl
     now, first, second = earlier[-1], earlier[-1 - num], earlier[-1 - 2 * num]
     fall, fall_before = first - now, second - first
     expected = fall * min(1.0, fall / fall_before) if fall_before > 0 else fall
-    return now - expected, later[-1], 3.0
+    return now - expected, later[-1], 3 * measure_noise([*earlier, *later])
 
 
 _COMPARE = {"finalization": _compare_best, "raise": _compare_falls}

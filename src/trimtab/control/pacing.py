@@ -23,6 +23,9 @@ COOLED, RAISED = 0.5, 1.25
 LEAST_FACTOR, MOST_FACTOR = 0.25, 2.0
 """The bounds of all changes together, on top of the schedule."""
 
+LEAST_STALE = 3
+"""Reviews without an improvement that are a plateau at least, or as many as there is patience."""
+
 MOST_RETURNS = 2
 """Changes of a kind that may be given back before it is not tried again."""
 
@@ -85,7 +88,8 @@ def decide_rate(
         return None
     factor = find_rate_factor(past)
     num_stale = measure_progress(reviews, past, rules).num_stale
-    is_flat = num_stale >= max((rules.patience or DEFAULT_PATIENCE) // 2, 1)
+    patience = rules.patience or DEFAULT_PATIENCE
+    is_flat = num_stale >= max(patience // 2, min(LEAST_STALE, patience))
     if is_flat and factor * COOLED >= LEAST_FACTOR and _may_try("cool", reviews, past, num_stale):
         why = f"the validation loss has not improved for {num_stale} reviews"
         expected = "the validation loss falls below its level, as smaller updates go further down"
