@@ -44,7 +44,10 @@ def compute_mean(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 def compute_parts(model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
     """One loss for each row and one for all."""
-    return {"error": compute_rows(model, batch), "size": 0.01 * sum(each.square().sum() for each in model.parameters())}
+    return {
+        "error": compute_rows(model, batch),
+        "size": 0.01 * sum((each.square().sum() for each in model.parameters()), torch.zeros(())),
+    }
 
 
 def train(
@@ -62,8 +65,8 @@ def test_following_rows_changes_nothing() -> None:
     """The run is bit for bit the one over the data without row numbers, whose loss is averaged."""
     tracker = RowTracker(NUM_ROWS, learned_below=0.1)
     ends = []
-    for compute, data, options in ((compute_rows, None, {"rows": tracker}), (compute_mean, make_data(), {})):
-        _, model, optimizer = train(compute, data, **options)
+    for compute, data, rows in ((compute_rows, None, tracker), (compute_mean, make_data(), None)):
+        _, model, optimizer = train(compute, data, rows=rows)
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()}
         ends.append(dict(flatten(state)))
     assert list_differences(*ends) == []
@@ -99,7 +102,7 @@ def test_the_losses_are_those_of_the_rows() -> None:
     model = nn.Linear(4, 1)
     loader = DataLoader(IndexedRows(make_data()), BATCH_SIZE, shuffle=True)
     fit(model, torch.optim.SGD(model.parameters(), lr=0.0), compute_rows, loader, rows=tracker)
-    expected = compute_rows(model, make_data().tensors).detach().numpy()
+    expected = compute_rows(model, make_data()[:]).detach().numpy()
     np.testing.assert_allclose(tracker.state_dict()["rows"]["mean_loss"], expected, rtol=1e-5)
 
 

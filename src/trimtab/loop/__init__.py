@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trimtab.control.review import Review
 from trimtab.control.rows import RowTracker
+from trimtab.loop.assembly import assemble
 from trimtab.loop.options import Options, choose_to_go_on, validate_numbers, validate_parts
 from trimtab.loop.result import FitResult
 from trimtab.loop.training import Training
@@ -117,4 +118,5 @@ def fit(
         progress=progress,
     )
     validate_numbers(options, has_scores=val_loader is not None)
-    return Training(model, optimizer, compute_loss, train_loader, val_loader, test_loader, options).fit()
+    parts = assemble(model, optimizer, compute_loss, train_loader, val_loader, test_loader, options)
+    return Training(parts, options).fit()

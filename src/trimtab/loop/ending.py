@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import nn
 
+from trimtab.control.publication import Facts, publish
 from trimtab.control.review import Review
 from trimtab.control.rows import RowTracker
 from trimtab.control.workers import Workers
-from trimtab.errors import InputError
+from trimtab.errors import InputError, TrimtabError
 from trimtab.loop.objective import Objective
 from trimtab.loop.reviews import Criterion, Reviews
 from trimtab.loop.validation import validate
@@ -110,6 +111,17 @@ class Ending:
         tested = self._test() or {}
         self._reviews.restore_best(by)
         return tested["test_loss"]
+
+
+def export(model: nn.Module, folder: Path, facts: Facts, supervisor: Supervisor) -> None:
+    """Export a model and the card of its run; what keeps it from being exported is a warning."""
+    try:
+        exported = publish(model, folder, facts)
+    except (OSError, TrimtabError) as error:
+        logger.warning("the model cannot be exported (%s); the training goes on", error)
+        return
+    supervisor.tell_event("published", folder=str(exported))
+    logger.info("the model is exported to %r", str(exported))
 
 
 def save_rows(tracker: RowTracker | None, folder: Path | None) -> None:

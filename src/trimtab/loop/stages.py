@@ -59,6 +59,7 @@ class Stages:
         planned = self._planned[epoch - 1].phase if epoch <= len(self._planned) else "training"
         phase = "finalization" if is_final else planned
         stage = Stage(epoch, phase, learning_rate, partition, read_settings(self._model, self._compute_loss))
+        self._happened = [each for each in self._happened if each.epoch != epoch]  # it was not gone on from
         self._happened.append(stage)
         self._supervisor.tell_event("epoch", **stage.to_dict())
 

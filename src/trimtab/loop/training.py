@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from trimtab.control.batches import find_device
-from trimtab.control.course import Rules
-from trimtab.control.memory import MicroBatchSize
-from trimtab.control.partitions import list_loaders
-from trimtab.control.publication import Facts, publish
-from trimtab.control.workers import Workers, end_orphans
-from trimtab.errors import Halted, InputError, TrimtabError
-from trimtab.loop.adapting import Adapting
-from trimtab.loop.data import TrainingData, describe_data, gives_rows
-from trimtab.loop.ending import Ended, Ending, save_rows
-from trimtab.loop.objective import Loss, Objective
+from trimtab.control.publication import Facts
+from trimtab.control.workers import end_orphans
+from trimtab.errors import Halted, InputError
+from trimtab.loop.assembly import Parts
+from trimtab.loop.ending import Ended, export, save_rows
+from trimtab.loop.objective import Loss
 from trimtab.loop.options import Options
 from trimtab.loop.progress import ProgressBar
 from trimtab.loop.result import FitResult, Status
-from trimtab.loop.reviews import Reviews
-from trimtab.loop.stages import Stages
-from trimtab.loop.step import Stepper
-from trimtab.loop.validation import make_loader, take_probe
-from trimtab.probes.rerun import ComputeLoss
 from trimtab.signals import Inbox
 from trimtab.state.rng import restore_rng
-from trimtab.supervisor import Supervisor
 from trimtab.types import Decision
-
-if TYPE_CHECKING:
-    from torch.optim import Optimizer
 
 LOG_EVERY = 50
 """Steps between two log lines of the parts of the loss, as of the supervisor's."""
@@ -46,74 +31,17 @@ class Training:
     """A run: what the loop holds, and the loop.
 
     Args:
-        model: the model.
-        optimizer: its optimizer.
-        compute_loss: gives the loss of a batch.
-        train_loader: gives the training batches.
-        val_loader: gives the validation batches, or is a data set; None for no validation.
-        test_loader: gives the test batches, or is a data set; None for none.
-        options: all else, validated.
+        parts: what it is made of.
+        options: what it was asked for, validated.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        compute_loss: ComputeLoss,
-        train_loader: Iterable[Any],
-        val_loader: Any,
-        test_loader: Any,
-        options: Options,
-    ) -> None:
-        device = find_device(model)
-        val_loader = None if val_loader is None else make_loader(val_loader, train_loader, device)
-        test_loader = None if test_loader is None else make_loader(test_loader, train_loader, device)
-        loaders = list_loaders(train_loader, options.partitions)
-        self._model, self._optimizer, self._options = model, optimizer, options
-        self._described = describe_data(train_loader, len(loaders))
-
-        def make_objective(loader: Any = None) -> Objective:
-            size = MicroBatchSize(options.micro_batch, self._warn_of_memory)
-            by_row = options.rows is not None
-            return Objective(compute_loss, device, size, by_row=by_row, unwraps=by_row and gives_rows(loader))
-
-        self._objective = make_objective()
-        self._supervisor = Supervisor(
-            model,
-            optimizer,
-            options.scheduler,
-            clip_norm=options.clip_norm,
-            scaler=options.scaler,
-            policy=options.policy,
-            run=options.run,
-            compute_loss=self._objective,
-            probe=None if val_loader is None else take_probe(val_loader, tracks_rows=options.rows is not None),
-            resume=options.goes_on,
-            checkpoint_every=options.checkpoint_every,
-        )
-        self._folder = options.run if options.run is not None and options.run.is_dir() else None
-        self._inbox = Inbox(self._folder)
-        self._workers = Workers(self._folder)
-        self._stepper = Stepper(
-            model, optimizer, self._objective, self._supervisor, options.scaler, options.scheduler, options.rows
-        )
-        self._data = TrainingData(loaders, options.accumulate, self._workers, has_rows=options.rows is not None)
-        keeps_best = bool(options.restore_best)
-        self._reviews = Reviews(
-            model, make_objective(val_loader), val_loader, self._workers, self._folder, keeps_best=keeps_best
-        )
-        rules = Rules(
-            epochs=options.epochs,
-            patience=options.patience,
-            min_delta=options.min_delta,
-            num_partitions=len(loaders),
-            is_adaptive=options.adaptive,
-        )
-        self._adapting = Adapting(rules, self._reviews, self._data, self._supervisor, options.criterion)
-        self._stages = Stages(model, compute_loss, self._supervisor)
-        self._ending = Ending(
-            model, self._reviews, self._supervisor, make_objective(test_loader), test_loader, self._workers
-        )
+    def __init__(self, parts: Parts, options: Options) -> None:
+        self._model, self._optimizer, self._options = parts.model, parts.optimizer, options
+        self._objective, self._supervisor, self._stepper = parts.objective, parts.supervisor, parts.stepper
+        self._data, self._described, self._workers = parts.data, parts.described, parts.workers
+        self._reviews, self._adapting, self._stages = parts.reviews, parts.adapting, parts.stages
+        self._folder, self._ending = parts.folder, parts.ending
+        self._inbox = Inbox(parts.folder)
         self._ended = Ended()
         self._num_steps = self._num_steps_before = 0
         self._finishes = self._publishes = False
@@ -265,17 +193,10 @@ class Training:
             self._publish(status, f"those of {held}")
 
     def _publish(self, status: str, held: str) -> None:
-        if self._folder is None:
-            return
-        reviews = [each.to_dict() for each in self._reviews.made]
-        facts = Facts(status, self._num_steps, self._data.epoch, self._described, held, reviews)
-        try:
-            folder = publish(self._model, self._folder, facts)
-        except (OSError, TrimtabError) as error:
-            logger.warning("the model cannot be exported (%s); the training goes on", error)
-            return
-        self._tell("published", folder=str(folder))
-        logger.info("the model is exported to %r", str(folder))
+        if self._folder is not None:
+            reviews = [each.to_dict() for each in self._reviews.made]
+            facts = Facts(status, self._num_steps, self._data.epoch, self._described, held, reviews)
+            export(self._model, self._folder, facts, self._supervisor)
 
     def _fail(self, error: BaseException) -> tuple[Status, str] | None:
         """Write what there is after an exception; returns how the run ends if the exception is no failure."""
@@ -381,9 +302,6 @@ class Training:
         self._data.close()
         self._workers.close()
         self._supervisor.finish(status)
-
-    def _warn_of_memory(self, message: str) -> None:
-        self._warn("out-of-memory", message)
 
     def _warn(self, event: str, message: str) -> None:
         logger.warning("%s", message)

@@ -114,7 +114,7 @@ def test_the_best_weights_are_there_and_their_choice_is_accounted_for(trained: A
     _, val_data, test_data = load_parts()
     model.eval()
     with torch.no_grad():
-        val_loss, test_loss = (float(compute_loss(model, each.tensors)) for each in (val_data, test_data))
+        val_loss, test_loss = (float(compute_loss(model, each[:])) for each in (val_data, test_data))
     assert result.restored.epoch == restored["epoch"]
     assert val_loss == pytest.approx(restored["val_loss_after"], rel=1e-4)
     assert test_loss == pytest.approx(result.test_metrics["test_loss"], rel=1e-4)
