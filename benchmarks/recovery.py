@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -45,6 +44,7 @@ from trimtab.bench.recovery import (
     summarize,
     train,
 )
+from trimtab.journal import to_json
 
 TUNING_SEEDS = range(100, 105)
 CLIP_NORMS = (None, CLIP_NORM)
@@ -139,16 +139,7 @@ def write_json(path: Path, traces: dict[Case, Trace], tables: Sequence[tuple[str
         for title, table in tables
     ]
     tuned = {name: asdict(each) for name, each in TUNED.items()}
-    path.write_text(json.dumps(spell_out({"algorithm_1": tuned, "tables": found, "runs": runs})))
-
-
-def spell_out(value: Any) -> Any:
-    """The same with text for every number that is not finite."""
-    if isinstance(value, dict):
-        return {key: spell_out(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [spell_out(each) for each in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    path.write_text(json.dumps(to_json({"algorithm_1": tuned, "tables": found, "runs": runs})))
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from trimtab import Supervisor
 from trimtab.cli import app
 from trimtab.detectors import detectors
+from trimtab.diagnosis import QUESTIONS, known_causes
 
 
 def call(*arguments: str | Path) -> Result:
@@ -40,6 +41,24 @@ def test_explain_lists_every_detector() -> None:
     for name, each in detectors.items():
         assert name in result.output
         assert each.manual.split("\n")[0][:40] in result.output
+
+
+def test_explain_lists_every_cause() -> None:
+    """`trimtab explain` names every cause too, under the question that it answers."""
+    result = call("explain")
+    lines = result.output.split("\n")
+    assert known_causes.keys() <= set(lines)
+    assert set(QUESTIONS.values()) <= set(lines)
+
+
+@pytest.mark.parametrize("name", sorted(known_causes))
+def test_explain_prints_the_page_of_a_cause(name: str) -> None:
+    """`trimtab explain CAUSE` shows what the cause is, what it is seen by, and the question it answers."""
+    result = call("explain", name)
+    assert result.exit_code == 0
+    assert known_causes[name].manual.split("\n")[0][:40] in result.output
+    for heading in ("a cause that `trimtab diagnose` names", "What it sees", "Question"):
+        assert heading in result.output
 
 
 @pytest.mark.parametrize("name", sorted(detectors))
@@ -73,7 +92,7 @@ def test_replay_by_another_policy(run: Path, tmp_path: Path) -> None:
 BAD_CALLS = {
     "no such detector": (
         ("explain", "loss-spikes"),
-        f"explain: there is no detector 'loss-spikes'; there are {', '.join(sorted(detectors))}",
+        "explain: there is no detector or cause 'loss-spikes'; did you mean loss-spike",
     ),
     "no run folder": (("replay", "nowhere"), "run: 'nowhere' is no run folder: it has no readable manifest.json"),
     "no such fault": (("demo", "--fault", "gremlin", "--out", "x"), "there is no fault 'gremlin'; there are "),
@@ -108,3 +127,10 @@ def test_the_judging_commands_do_not_import_torch(command: str, run: Path) -> No
 def test_version() -> None:
     """`trimtab --version` prints the version alone."""
     assert call("--version").output.strip().count(".") == 2
+
+
+def test_module_is_the_command() -> None:
+    """`python -m trimtab` is `trimtab`, and calls itself so."""
+    result = subprocess.run([sys.executable, "-m", "trimtab", "--help"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+    assert "Usage: trimtab [OPTIONS]" in result.stdout

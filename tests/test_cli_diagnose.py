@@ -56,7 +56,7 @@ def test_nothing_found_is_said_plainly(tmp_path: Path) -> None:
 def test_causes_come_with_evidence_and_fix(tmp_path: Path) -> None:
     """A cause has its confidence, its step, numbers, what was ruled out, and code on a line of its own."""
     result = call("diagnose", write_csv(tmp_path / "log.csv", nan_from(HALF)))
-    assert f"1. loss-not-finite: confidence 0.75, from step {HALF + 1}, it ended the run" in result.stdout
+    assert f"1. loss-not-finite: confidence 0.75, from step {HALF + 1}, the run did not recover" in result.stdout
     assert "   ruled out:\n     - explosion: " in result.stdout
     assert "\n       print(trimtab.locate_nonfinite(model, batch, compute_loss))\n" in result.stdout
 
@@ -149,6 +149,53 @@ def test_postmortem_is_written(is_run: bool, name: str, shown: tuple[str, ...], 
     text = (tmp_path / name).read_text()
     for each in (*shown, f"trimtab diagnose {path}", *(() if is_run else ("--map=badness=loss",))):
         assert each in text
+
+
+@pytest.mark.parametrize("name", ["x.html", "x.md"])
+def test_postmortem_without_its_folder_loses_no_diagnosis(name: str, tmp_path: Path) -> None:
+    """Where the post-mortem cannot be written the diagnosis is printed all the same, then a sentence, and status 3."""
+    path = write_csv(tmp_path / "log.csv", nan_from(HALF))
+    for options in ((), ("--json",)):
+        result = call("diagnose", path, *options, "--postmortem", tmp_path / "nothing" / name)
+        assert result.exit_code == 3
+        assert result.stdout == call("diagnose", path, *options).stdout
+        assert "post-mortem was not written: there is no folder" in result.stderr
+        assert "Errno" not in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        pytest.param(
+            "log.csv",
+            ("a=loss", "b=loss"),
+            "two columns are called 'loss', 'a' and 'b'; each metric has one column",
+            id="two-onto-one",
+        ),
+        pytest.param("log.csv", ("a=loss", "a=step"), "'a' is to be both 'loss' and 'step'", id="one-onto-two"),
+        pytest.param("log.txt", ("a=loss", "A=step"), "'a', which is to be both 'loss' and 'step'", id="text"),
+    ],
+)
+def test_mapping_that_collides_is_refused(name: str, options: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    """Two columns onto one metric, or one onto two, are refused with a sentence that names them."""
+    path = tmp_path / name
+    rows = [(step, 1 / step, 2 / step) for step in range(1, 30)]
+    if name.endswith("csv"):
+        path.write_text("step,a,b\n" + "".join(f"{step},{a},{b}\n" for step, a, b in rows))
+    else:
+        path.write_text("".join(f"step {step} a {a} b {b} loss {b}\n" for step, a, b in rows))
+    result = call("diagnose", path, *(part for each in options for part in ("--map", each)))
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert message in result.stderr
+
+
+def test_column_that_a_mapping_displaces_is_named(tmp_path: Path) -> None:
+    """A column of the metric's own name gives way to the mapped one, and that is said."""
+    path = tmp_path / "log.csv"
+    path.write_text("step,a,loss\n" + "".join(f"{step},{1 / step},{2 / step}\n" for step in range(1, 30)))
+    told = " ".join(call("diagnose", path, "--map", "a=loss").stdout.split())
+    assert "log: 'loss' is kept as 'loss_2', since 'a' is taken for 'loss' as the mapping says" in told
 
 
 def test_sweep_prints_what_each_value_would_have_found(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 JUDGING = (
     "types errors registry history journal signals spectra detectors readers policy replay diagnosis report".split()
 )
-TRAINING = "probes state losses actions supervisor control faults loop integrations recipes bench tabular".split()
+TRAINING = "ranks probes state losses actions supervisor control faults loop integrations recipes bench tabular".split()
 
 LINT_IMPORTS = (
     "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(sys.argv[1], no_cache=True))"

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trimtab.ranks import is_sharded, take_part, take_parts
 from trimtab.state.live import SnapshotError
 from trimtab.types import GROUPWISE, RESTORING, STATE_STEP, Action, Adjustment, Change, Decision, Measurement, Response
 
@@ -211,14 +212,15 @@ def routine_limit(controls: Controls) -> float:
 def _scale(gradients: Sequence[Tensor], norm: float, limit: float) -> None:
     """Scale gradients of a finite norm down to a limit, in place."""
     factor = clip_factor(norm, limit, is_double=any(each.dtype == torch.float64 for each in gradients[:1]))
-    torch._foreach_mul_(list(gradients), [factor] * len(gradients))
+    torch._foreach_mul_(take_parts(gradients), [factor] * len(gradients))
 
 
 def clamp(parameters: Sequence[Tensor], limit: float) -> float:
     """Clamp every number of the gradients to ± a limit, in place; infinities become the limit, and NaN stays.
 
     Returns:
-        The norm afterwards, taken in float32, or in float64 for what is in float64.
+        The norm afterwards, taken in float32, or in float64 for what is in float64; NaN where other ranks have parts of
+        the gradients, so that it is not known here.
     """
     squares = 0.0
     for parameter in parameters:
@@ -226,12 +228,12 @@ def clamp(parameters: Sequence[Tensor], limit: float) -> float:
             continue
         if parameter.grad.is_sparse:
             parameter.grad = parameter.grad.coalesce()
-        values = parameter.grad._values() if parameter.grad.is_sparse else parameter.grad
+        values = parameter.grad._values() if parameter.grad.is_sparse else take_part(parameter.grad)
         real = torch.view_as_real(values) if values.is_complex() else values
         real.clamp_(-limit, limit)
         dtype = torch.float64 if real.dtype == torch.float64 else torch.float32
         squares += float(torch.linalg.vector_norm(real, dtype=dtype)) ** 2
-    return sqrt(squares)
+    return nan if any(map(is_sharded, parameters)) else sqrt(squares)
 
 
 def clip_factor(norm: float, limit: float, *, is_double: bool = False) -> float:
@@ -454,10 +456,10 @@ def _list_repairable(controls: Controls) -> Iterable[tuple[str, Tensor, Tensor |
         if not parameter.requires_grad:
             continue
         name = names.get(id(parameter), f"(other).{index}")
-        yield name, parameter, controls.snapshots.find_copy(parameter)
+        yield name, take_part(parameter), controls.snapshots.find_copy(parameter)
         for key, value in controls.optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
-                yield f"{name}: {key}", value, None
+                yield f"{name}: {key}", take_part(value), None
     copies = controls.buffers.list_copies()
     for name, buffer in controls.buffers.list_live():
         if name in copies and bool(torch.isfinite(copies[name]).all()):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,6 +19,10 @@ from rich.table import Table
 from typer.core import TyperCommand
 
 from trimtab.journal import to_json
+
+if TYPE_CHECKING:
+    from trimtab.diagnosis import Diagnosis
+    from trimtab.readers import Log
 
 app = typer.Typer(
     help="Keep the training of neural networks stable, and see why it was not.",
@@ -124,32 +129,78 @@ def _find_free(parent: str, name: str) -> Path:
 
 @app.command()
 def explain(
-    detector: Annotated[
-        str | None, typer.Argument(help="The detector to explain; all of them in a list if left out.")
+    name: Annotated[
+        str | None, typer.Argument(help="The detector or the cause to explain; all of them in a list if left out.")
     ] = None,
 ) -> None:
-    """Print the manual page of a detector, or the list of all detectors."""
+    """Print the manual page of a detector, or of a cause that a diagnosis names; or the list of all of them."""
     from trimtab.detectors import detectors
+    from trimtab.diagnosis import known_causes
     from trimtab.errors import InputError
-    from trimtab.policy import DEFAULT_LADDERS
 
     with _say_errors():
-        if detector is None:
-            for name, each in sorted(detectors.items()):
-                ladder = " → ".join(DEFAULT_LADDERS.get(name, ())) or "advisory"
-                console.print(f"[bold]{name}[/bold] ({each.severity}; {ladder})", highlight=False)
-                console.print(Padding(each.manual.split("\n")[0], (0, 0, 0, 4)), markup=False, highlight=False)
+        if name is None:
+            _list_manuals()
             return
-        if detector not in detectors:
-            raise InputError(f"explain: there is no detector {detector!r}; there are {', '.join(sorted(detectors))}")
-        chosen = detectors[detector]
-        defaults = "".join(f"\n    {name} = {value}" for name, value in chosen.settings.items())
-        ladder = ", ".join(DEFAULT_LADDERS.get(detector, ())) or "none: advisory"
-        console.print(f"[bold]{detector}[/bold] ({chosen.severity})")
-        for heading, text in _split_manual(chosen.manual):
-            console.print(f"\n[bold]{heading}[/bold]" if heading else "")
-            console.print(Padding(text, (0, 0, 0, 4 if heading else 0)), markup=False, highlight=False)
-        console.print(f"\n[bold]Defaults[/bold]{defaults}\n    ladder: {ladder}")
+        if name not in detectors and name not in known_causes:
+            near = difflib.get_close_matches(name, sorted({*detectors, *known_causes}), 3)
+            meant = f"; did you mean {' or '.join(near)}" if near else ""
+            raise InputError(
+                f"explain: there is no detector or cause {name!r}{meant}; `trimtab explain` lists them all"
+            )
+        if name in detectors:
+            _explain_detector(name)
+        if name in known_causes:
+            _explain_cause(name, is_second=name in detectors)
+
+
+def _list_manuals() -> None:
+    """Print the first sentence of every detector's manual page, and of every cause's."""
+    from trimtab.detectors import detectors
+    from trimtab.diagnosis import QUESTIONS, known_causes
+    from trimtab.policy import DEFAULT_LADDERS
+
+    console.print("Detectors: what is looked for at every step and review", highlight=False)
+    for name, each in sorted(detectors.items()):
+        ladder = " → ".join(DEFAULT_LADDERS.get(name, ())) or "advisory"
+        console.print(f"[bold]{name}[/bold] ({each.severity}; {ladder})", highlight=False)
+        console.print(Padding(each.manual.split("\n")[0], (0, 0, 0, 4)), markup=False, highlight=False)
+    console.print("\nCauses: what `trimtab diagnose` names, by the question that it answers", highlight=False)
+    for question, text in QUESTIONS.items():
+        console.print(f"\n{text}", highlight=False)
+        for name, kind in sorted(known_causes.items()):
+            if kind.question == question:
+                console.print(f"[bold]{name}[/bold]", highlight=False)
+                console.print(Padding(kind.manual.split("\n")[0], (0, 0, 0, 4)), markup=False, highlight=False)
+
+
+def _explain_detector(name: str) -> None:
+    from trimtab.detectors import detectors
+    from trimtab.policy import DEFAULT_LADDERS
+
+    chosen = detectors[name]
+    defaults = "".join(f"\n    {setting} = {value}" for setting, value in chosen.settings.items())
+    ladder = ", ".join(DEFAULT_LADDERS.get(name, ())) or "none: advisory"
+    console.print(f"[bold]{name}[/bold] ({chosen.severity})")
+    _print_manual(chosen.manual)
+    console.print(f"\n[bold]Defaults[/bold]{defaults}\n    ladder: {ladder}")
+
+
+def _explain_cause(name: str, *, is_second: bool) -> None:
+    from trimtab.diagnosis import QUESTIONS, known_causes
+
+    kind = known_causes[name]
+    between = "\n" if is_second else ""
+    console.print(f"{between}[bold]{name}[/bold] (a cause that `trimtab diagnose` names)", highlight=False)
+    _print_manual(kind.manual)
+    console.print("\n[bold]Question[/bold]")
+    console.print(Padding(QUESTIONS[kind.question], (0, 0, 0, 4)), markup=False, highlight=False)
+
+
+def _print_manual(manual: str) -> None:
+    for heading, text in _split_manual(manual):
+        console.print(f"\n[bold]{heading}[/bold]" if heading else "")
+        console.print(Padding(text, (0, 0, 0, 4 if heading else 0)), markup=False, highlight=False)
 
 
 def _split_manual(manual: str) -> list[tuple[str, str]]:
@@ -187,31 +238,61 @@ def diagnose(
     Exit status: 0 healthy, 1 degraded, 2 failed, 3 unreadable.
     """
     from trimtab.diagnosis import diagnose as diagnose_run
-    from trimtab.diagnosis.postmortem import postmortem as write_text
     from trimtab.errors import InputError
-    from trimtab.journal import MANIFEST, write_aside
-    from trimtab.readers import Log, read_log
+    from trimtab.journal import MANIFEST
+    from trimtab.readers import read_log
 
     with _say_errors(UNREADABLE):
-        names = dict(_split_pair("--map", each) for each in mapping or [])
+        names = _parse_mapping(mapping or [])
         if postmortem is not None and postmortem.suffix not in (".md", ".html"):
             raise InputError(f"diagnose: --postmortem {str(postmortem)!r} has to end in .md or .html")
         source: Path | Log = run
         if names or format is not None or not (run / MANIFEST).is_file():
             source = read_log(run, names, format)
         diagnosis = diagnose_run(source)
-        options = [f"--map={each}" for each in mapping or []] + ([f"--format={format}"] if format is not None else [])
-        if postmortem is not None and postmortem.suffix == ".html":
-            from trimtab.report.postmortem import write_postmortem_page
-
-            write_postmortem_page(postmortem, diagnosis, source, options)
-        elif postmortem is not None:
-            write_aside(postmortem, write_text(diagnosis, source, options))
     if as_json:
         print(json.dumps(diagnosis.to_dict()))
     else:
-        print(diagnosis)
+        print(diagnosis, flush=True)
+    if postmortem is not None:
+        options = [f"--map={each}" for each in mapping or []] + ([f"--format={format}"] if format is not None else [])
+        with _say_errors(UNREADABLE):
+            _write_postmortem(postmortem, diagnosis, source, options)
     raise typer.Exit(diagnosis.exit_status)
+
+
+def _write_postmortem(path: Path, diagnosis: Diagnosis, source: Path | Log, options: list[str]) -> None:
+    """Write a post-mortem in the format that the ending of its path says."""
+    from trimtab.diagnosis.postmortem import postmortem as write_text
+    from trimtab.errors import InputError
+    from trimtab.journal import write_aside
+
+    try:
+        if path.suffix == ".html":
+            from trimtab.report.postmortem import write_postmortem_page
+
+            write_postmortem_page(path, diagnosis, source, options)
+        else:
+            write_aside(path, write_text(diagnosis, source, options))
+    except OSError as error:
+        if not path.parent.is_dir():
+            raise InputError(
+                f"diagnose: the post-mortem was not written: there is no folder {str(path.parent)!r}; make it first"
+            ) from error
+        raise InputError(
+            f"diagnose: the post-mortem was not written: {str(path)!r} cannot be written: {error.strerror or error}"
+        ) from error
+
+
+def _parse_mapping(pairs: list[str]) -> dict[str, str]:
+    """Their names to ours; one of theirs cannot be two of ours."""
+    from trimtab.errors import InputError
+
+    names: dict[str, str] = {}
+    for theirs, ours in (_split_pair("--map", each) for each in pairs):
+        if names.setdefault(theirs, ours) != ours:
+            raise InputError(f"--map: {theirs!r} is to be both {names[theirs]!r} and {ours!r}; a column is one metric")
+    return names
 
 
 def _split_pair(option: str, text: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@
     ├── RunFormatError              a run folder cannot be read
     ├── OutOfMemory                 memory ran out, and smaller micro-batches did not help
     ├── CheckpointError             a checkpoint cannot be written, is damaged, or does not fit
+    ├── RanksError                  the ranks of a distributed run cannot go on together
     └── Halted                      a supervisor ended the run on purpose; `decision` and `diagnosis` say why
 
 Every message is one sentence: who, what is wrong, what is allowed, what to do.
@@ -49,6 +50,10 @@ class RunFormatError(TrimtabError):
 
 class CheckpointError(TrimtabError):
     """A checkpoint cannot be written, is damaged, or does not fit."""
+
+
+class RanksError(TrimtabError):
+    """The ranks of a distributed run cannot go on together: one is gone, or they are at different steps."""
 
 
 class OutOfMemory(TrimtabError):

@@ -197,7 +197,7 @@ def test_a_loss_that_is_not_finite_is_counted_and_nothing_else() -> None:
     spoilt = track(
         [[(0, 1.0, True), (1, 2.0, True)], [(0, nan, False), (1, 2.0, True), (0, inf, True), (2, -inf, True)]]
     )
-    assert spoilt.find("nonfinite").tolist() == [0, 2]
+    assert spoilt.find("nonfinite-loss").tolist() == [0, 2]
     assert 2 not in spoilt.find("never-seen")
     ours, theirs = spoilt.state_dict()["rows"], clean.state_dict()["rows"]
     assert ours.pop("num_nonfinite").tolist() == [2, 0, 1, 0, 0, 0]

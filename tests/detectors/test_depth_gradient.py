@@ -109,8 +109,8 @@ def run(depth: int, activation: Callable[[], nn.Module]) -> list[tuple[int, str]
 
 
 def test_real_stack_of_sigmoids_is_found() -> None:
-    """Ten layers of sigmoids without normalization are found at step 102."""
-    assert run(10, nn.Sigmoid) == [(102, "depth-gradient")]
+    """Ten layers of sigmoids without normalization are found at step 102, and that the input is lost on its way too."""
+    assert run(10, nn.Sigmoid) == [(102, "depth-activation"), (102, "depth-gradient")]
 
 
 def test_real_stack_of_few_layers_is_left_alone() -> None:

@@ -101,6 +101,7 @@ def make_run(loss: Curve, norm: Curve, rate: Schedule, weights: tuple[Curve, ...
         }
         if step % 100 == 2:
             values |= {"missing_gradients": (0.0,) * NUM_GROUPS, "stale_gradients": 0.0, "dead_units": (nan, 0.0, 0.6)}
+            values |= {"activation_std": (3.0, 1.0, 0.2), "saturated_units": (nan, 0.0, 0.6), "output_spread": 0.1}
         if step % 8 == 1:
             values |= {"update_ratio": (1e-3,) * NUM_GROUPS, "lost_updates": (0.5, 0.0, math.nan)}
         if step % 100 == 2:
@@ -133,8 +134,32 @@ def test_healthy_runs_yield_nothing(
 def test_healthy_reviews_yield_nothing(name: str, loss: Curve, error: Curve) -> None:
     """A validation loss that falls or stays, and an accuracy that rises or stays, yield nothing."""
     losses, errors = loss.compute(), error.compute()
-    reviews = [
+    alone = [
         Measurement(8 * index, {"val_loss": float(losses[index]), "accuracy": float(1 - errors[index])}, "review")
+        for index in range(NUM_STEPS)
+    ]
+    assert list(watch(name, alone)) == []
+
+
+@pytest.mark.parametrize("name", sorted(detectors))
+@settings(deadline=None)
+@given(loss=signed, gap=st.floats(0, 0.3), seed=seeds, norm=positive)
+def test_healthy_epochs_yield_nothing(name: str, loss: Curve, gap: float, seed: int | None, norm: Curve) -> None:
+    """Two losses that fall or rest side by side, after a first epoch in which something was learned, yield nothing."""
+    train, evaluated = loss.compute(), replace(loss, seed=seed).compute()
+    distance = gap * abs(train[0])
+    norms = norm.compute()
+    reviews = [
+        Measurement(
+            8 * index,
+            {
+                "val_loss": float(evaluated[index] + distance),
+                "train_loss": float(train[index]),
+                "train_grad_norm": float(norms[index]),
+                **({"start_loss": float(train[0] + 0.2 * abs(train[0]) + 10**loss.exponent)} if index == 0 else {}),
+            },
+            "review",
+        )
         for index in range(NUM_STEPS)
     ]
     assert list(watch(name, reviews)) == []
@@ -195,10 +220,11 @@ def list_texts(path: Path) -> list[str]:
 def test_nothing_lists_detectors_by_hand(name: str) -> None:
     """A detector is named in its own file and, where it acts, in the policy's tables: the ladders and the presets.
 
-    What reads findings may name it too: a diagnosis by them, a fault by what tells of it, and a benchmark.
+    What reads findings may name it too: a diagnosis by them, a fault by what tells of it, a benchmark, and
+    `fit`, which does not stop a run too soon after one.
     """
     own = Path(sys.modules[detectors[name].judge.__module__].__file__ or "")
-    readers = [SOURCE / room for room in ("diagnosis", "faults", "bench")]
+    readers = [SOURCE / room for room in ("diagnosis", "faults", "bench", "control")]
     paths = (path for path in SOURCE.rglob("*.py") if not any(map(path.is_relative_to, readers)))
     naming = {path for path in paths if name in list_texts(path)}
     assert own.parent == SOURCE / "detectors"

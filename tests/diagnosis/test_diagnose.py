@@ -172,3 +172,69 @@ def test_explosion_of_the_first_steps_is_seen() -> None:
     assert diagnosis.causes[0].name == "explosion"
     calm = diagnose_values([Measurement(step, {"loss": loss}) for step, loss in enumerate([3.2, 3.5, nan], 1)])
     assert calm.causes[0].name == "loss-not-finite"
+
+
+def test_open_trouble_comes_first() -> None:
+    """What is there still is told before what is over, and of either the most likely first."""
+    rng = np.random.default_rng(0)
+    draft = healthy(rng)
+    draft.columns["loss"][120] *= 8
+    draft.columns["grad_norm"][120] *= 60
+    draft.columns["data_seconds"] = draft.columns["step_seconds"] * 0.66
+    draft.columns["learning_rate"][40:] = 1e-9
+    causes = diagnose_values(draft.measurements()).causes
+    assert {each.name for each in causes} == {"schedule-too-fast", "data-bound", "long-tail-batch"}
+    assert [(each.state, each.confidence) for each in causes] == [
+        ("lasting", 0.85),
+        ("lasting", 0.85),
+        ("passed", 0.85),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome"),
+    [
+        pytest.param("a loss that is flat", "the run learned nothing", id="never-learned"),
+        pytest.param("a loss not a number to the end", "the run did not recover", id="not-finite"),
+        pytest.param("a spike that stays", "the run did not recover", id="persistent-spike"),
+        pytest.param("a long-tail batch", "it passed by itself", id="spike"),
+        pytest.param("a loader that is too slow", "nothing put it right", id="slow"),
+    ],
+)
+def test_outcome_is_said_as_it_was(name: str, outcome: str) -> None:
+    """What became of the trouble is said in words that hold: nothing ends a run but a supervisor."""
+    diagnosis = judge(name)
+    assert diagnosis.causes[0].outcome == outcome
+    assert "it ended the run" not in str(diagnosis)
+
+
+@pytest.mark.parametrize("num", [1, 3, 5, 11])
+def test_short_log_is_said_to_be_too_short(num: int) -> None:
+    """Of a few records the verdict is healthy, but it is said that they are too few to judge, and how many it takes."""
+    made = [Measurement(step, {"loss": 2.0 - 0.1 * step}) for step in range(1, num + 1)]
+    diagnosis = diagnose_values(made)
+    assert (diagnosis.verdict, diagnosis.is_short) == ("healthy", True)
+    assert "too short to judge" in str(diagnosis).split("\n")[0]
+    assert diagnosis.not_measured[0].startswith(f"a longer log: {num} finite losses are too few")
+
+
+def test_log_that_is_long_enough_is_not_short() -> None:
+    """Twelve losses have a shape; a run that became NaN at once is over, however short it is."""
+    enough = [Measurement(step, {"loss": 2.0 - 0.1 * step}) for step in range(1, 13)]
+    assert not diagnose_values(enough).is_short
+    over = [Measurement(step, {"loss": nan if step > 2 else 1.0}) for step in range(1, 9)]
+    assert not diagnose_values(over).is_short
+
+
+@pytest.mark.parametrize("loss", [1.0, 1e12], ids=["hidden", "shown"])
+def test_overwritten_weight_is_told_once_with_its_group(loss: float) -> None:
+    """A weight of 1e30 is one cause, by its group; it is not called infinite without saying that it need not be."""
+    draft = healthy(np.random.default_rng(0))
+    draft.columns["loss"][200:] *= loss
+    weights = np.tile([20.0, 30.0], (400, 1))
+    weights[200:, 1] = np.inf
+    draft.sampled = {"weight_norm": (np.arange(1, 401), weights)}
+    causes = diagnose_values(draft.measurements(), manifest={"groups": ["body", "head"]}).causes
+    assert [each.name for each in causes] == ["corrupted-weights"]
+    assert causes[0].evidence[0].startswith("the weight norm of head was 30 and is infinite at step 201")
+    assert "above 1e19" in causes[0].evidence[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,9 +22,11 @@ from tests.laws.spoils import Failure, Fragile, FragileSchedule, toy_probe
 from tests.laws.training import Event, Training, capture_optimizer, capture_weights, make_training
 from trimtab import Plan, Policy
 from trimtab.detectors import detector, detectors
+from trimtab.errors import RanksError, TrimtabError
 from trimtab.history import History
 from trimtab.probes import Reading, Values
 from trimtab.probes.subject import Moment
+from trimtab.signals import READ_EVERY_SECONDS, send_signal
 from trimtab.types import Breach
 
 NUM_RANKS = 2
@@ -218,6 +221,80 @@ def run_faulty_detector(_: Path) -> Training:
         del detectors["toy"]
 
 
+def run_diverged(folder: Path) -> Training:
+    """One number of the last rank's weights is another than on all other ranks, after the first update."""
+
+    def part(training: Training) -> None:
+        if training.batches.position == 1 and is_last_rank():
+            with torch.no_grad():
+                next(training.model.parameters())[0, 0] += 1e-6
+
+    training = make_run(after_update=part).supervise(run=folder / "diverged", strict=True)
+    return training.run(4)
+
+
+def run_signalled(folder: Path) -> Training:
+    """A signal is sent to the run folder, and later the system sends one to the last rank."""
+    training = make_run().supervise(run=folder / "signalled", signals=True, strict=True)
+    assert training.supervisor is not None
+    came_in: dict[int, tuple[str, ...]] = {}
+
+    def note(training: Training) -> None:
+        assert training.supervisor is not None
+        if training.supervisor.signals:
+            came_in[training.batches.position] = training.supervisor.signals
+
+    def send(training: Training) -> None:
+        if training.batches.position == 4 and not is_last_rank():
+            send_signal(folder / "signalled", "finish")
+            time.sleep(1.1 * READ_EVERY_SECONDS)
+        if training.batches.position == 8 and is_last_rank():
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    training.after_check, training.after_update = note, send
+    training.told["came_in"] = came_in
+    return training.run(12)
+
+
+def run_refused(**options: Any) -> Callable[[Path], Training]:
+    """The last rank is set up as no other; what each of them is told."""
+
+    def run(_: Path) -> Training:
+        training = make_run().supervise(strict=False, **(options if is_last_rank() else {}))
+        try:
+            training.run(2)
+        except TrimtabError as error:
+            training.told["error"] = f"{type(error).__name__}: {error}"
+        return training
+
+    return run
+
+
+def run_out_of_step(_: Path) -> Training:
+    """The last rank has counted a step more."""
+    training = make_run().supervise(strict=False).run(3)
+    assert training.supervisor is not None
+    training.supervisor.step += int(is_last_rank())
+    try:
+        training.run(5)
+    except RanksError as error:
+        training.told["error"] = str(error)
+    return training
+
+
+def run_dead(folder: Path) -> Training:
+    """The last rank ends between two steps; nothing but the supervisor asks it for anything."""
+    training = make_training("adamw").supervise(strict=False).run(3)
+    if is_last_rank():
+        (folder / f"rank-{LAST_RANK}.done").touch()
+        os._exit(0)
+    try:
+        training.run(5)
+    except RanksError as error:
+        training.told["error"] = str(error)
+    return training
+
+
 SCENARIOS: Mapping[str, Callable[[Path], Training]] = {
     "healthy": run_healthy,
     "left-out": run_left_out,
@@ -235,21 +312,28 @@ SCENARIOS: Mapping[str, Callable[[Path], Training]] = {
     "unsized-probe": run_unsized_probe,
     "faulty-rerun": run_faulty_rerun,
     "faulty-detector": run_faulty_detector,
+    "diverged": run_diverged,
+    "signalled": run_signalled,
+    "other-clipping": run_refused(clip_norm=1.0),
+    "other-groups": run_refused(groups={"all": ["inner", "norm", "outer"]}),
+    "out-of-step": run_out_of_step,
+    "dead": run_dead,
 }
 
 
-def main(folder: Path, rank: int, *names: str) -> None:
+def main(folder: Path, rank: int, *names: str, scenarios: Mapping[str, Callable[[Path], Training]] = SCENARIOS) -> None:
     """Take part in some scenarios, one after the other."""
     distributed.init_process_group(
         "gloo", f"file://{folder}/store", timedelta(seconds=SECONDS), world_size=NUM_RANKS, rank=rank
     )
     for name in names:
-        training = SCENARIOS[name](folder)
+        training = scenarios[name](folder)
         if training.supervisor is not None:
             training.supervisor.finish()
         result = {
             "state": {**capture_weights(training), **capture_optimizer(training)},
             "decisions": [asdict(decision) for decision in training.decisions],
+            "told": training.told,
         }
         (folder / f"{name}-{rank}.pickle").write_bytes(pickle.dumps(result))
     (folder / f"rank-{rank}.done").touch()

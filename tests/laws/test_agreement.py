@@ -20,13 +20,13 @@ ROOT = Path(__file__).parent.parent.parent
 Result: TypeAlias = dict[str, Any]
 
 
-def launch(folder: Path, *names: str) -> None:
+def launch(folder: Path, *names: str, module: str = "tests.laws.ranks") -> None:
     """Run scenarios on all ranks, each a process of its own."""
     with ExitStack() as stack:
         ranks = []
         for rank in range(NUM_RANKS):
             log = stack.enter_context((folder / f"rank-{rank}.log").open("wb"))
-            arguments = [sys.executable, "-W", "error", "-m", "tests.laws.ranks", str(folder), str(rank), *names]
+            arguments = [sys.executable, "-W", "error", "-m", module, str(folder), str(rank), *names]
             ranks.append(subprocess.Popen(arguments, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT))
             stack.callback(stop, ranks[-1])
         codes = [rank.wait(timeout=3 * SECONDS) for rank in ranks]
@@ -137,3 +137,56 @@ def test_probe_of_another_size_than_it_says_does_not_part_the_ranks(tmp_path: Pa
     """A probe that yields fewer numbers than its size is a fault on every rank, not a collective that does not fit."""
     launch(tmp_path, "unsized-probe")
     assert_agreed(read_results(tmp_path, "unsized-probe"))
+
+
+@pytest.fixture(scope="module")
+def other_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of what else ranks have to agree on; launched once."""
+    folder = tmp_path_factory.mktemp("others")
+    launch(folder, "diverged", "signalled", "other-clipping", "other-groups", "out-of-step", "dead")
+    return folder
+
+
+def test_rank_with_other_weights_is_found_and_named(other_folder: Path) -> None:
+    """One number of one weight that is not the same on all ranks is found at the first sampled step."""
+    results = read_results(other_folder, "diverged")
+    found = [[each["detector"] for each in decision["findings"]] for decision in results[0]["decisions"]]
+    assert found[:3] == [[], ["replica-divergence"], []]
+    assert repr(results[1]["decisions"]) == repr(results[0]["decisions"])
+    events = read_run(other_folder / "diverged").events
+    assert "the weights of rank 1 differ" in str([each for each in events if each.get("step") == 2])
+
+
+def test_replicas_of_a_healthy_run_are_the_same(folder: Path) -> None:
+    """Ranks with data of their own have the same weights, and nothing is found."""
+    values = read_run(folder / "watched").measurements
+    sampled = [each.values["replica_divergence"] for each in values if "replica_divergence" in each.values]
+    assert sampled
+    assert all(isinstance(sample, tuple) and not any(sample) for sample in sampled)
+
+
+def test_signals_reach_all_ranks_at_the_same_step(other_folder: Path) -> None:
+    """What is sent to the run folder, and what the system sends to one rank, come in on all ranks at one step."""
+    first, *others = [result["told"]["came_in"] for result in read_results(other_folder, "signalled")]
+    assert [names for _, names in sorted(first.items())] == [("finish",), ("pause",)]
+    assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        pytest.param("other-clipping", "InputError: check: the ranks differ in clip_norm, and", id="other-clipping"),
+        pytest.param("other-groups", "InputError: check: the ranks differ in groups, and", id="other-groups"),
+        pytest.param("out-of-step", "the ranks are at different steps", id="asynchronous"),
+    ],
+)
+def test_ranks_that_cannot_agree_are_told_so(other_folder: Path, name: str, sentence: str) -> None:
+    """Ranks that are set up in other ways, or at other steps, end with one sentence, on all of them."""
+    for result in read_results(other_folder, name):
+        assert sentence in result["told"]["error"]
+
+
+def test_rank_that_is_gone_is_an_error_and_no_wait(other_folder: Path) -> None:
+    """Where another rank has ended, the check says so at once."""
+    result = pickle.loads((other_folder / "dead-0.pickle").read_bytes())
+    assert "since one is gone or too slow" in result["told"]["error"]

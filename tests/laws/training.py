@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tests.laws.models import Net
 from trimtab import Decision, Supervisor
+from trimtab.ranks import take_part
 from trimtab.state.live import Partner
 
 MakeOptimizer: TypeAlias = Callable[[list[dict[str, Any]]], Optimizer]
@@ -92,6 +93,7 @@ class Training:
     report: Callable[[Tensor], Tensor] = Tensor.detach
     batch: tuple[Tensor, Tensor] | None = None
     decisions: list[Decision] = field(default_factory=list)
+    told: dict[str, Any] = field(default_factory=dict)
 
     def supervise(self, *partners: Partner, **options: Any) -> Training:
         """Hand the run to a supervisor, which is given the loop's clipping and partners."""
@@ -278,7 +280,8 @@ def flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         for index, each in enumerate(value):
             yield from flatten(each, f"{path}[{index}]")
     elif isinstance(value, Tensor):
-        numbers = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+        value = take_part(value.detach())
+        numbers = value.contiguous().reshape(-1).view(torch.uint8).numpy()
         yield path, (str(value.dtype), tuple(value.shape), numbers.tobytes())
     elif isinstance(value, np.ndarray):
         yield path, (str(value.dtype), value.shape, value.tobytes())

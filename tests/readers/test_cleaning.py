@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tests.readers.logs import column, is_same, read
+from trimtab.diagnosis import diagnose
 from trimtab.errors import InputError
 
 
@@ -278,3 +279,22 @@ def test_many_rows_in_time(tmp_path: Path) -> None:
     assert column(wide, "loss") == {1: 2.0}
     assert len(wide.columns) < 300
     assert any("are left out" in note for note in wide.notes)
+
+
+def test_counts_of_the_reading(tmp_path: Path) -> None:
+    """What was read, left out, repeated and gone back on is counted, and the diagnosis says it."""
+    rows = [f"{step},{3 / step}" for step in range(1, 41)]
+    rows = [*rows[:20], "damaged", rows[19], *rows[10:], "40,0.1", "4"]
+    log = read(tmp_path, "log.csv", "\n".join(["step,loss", *rows]))
+    counts = {name: log.info[f"num_{name}"] for name in ("entries", "skipped", "duplicates", "restarts")}
+    assert counts == {"entries": 52, "skipped": 2, "duplicates": 12, "restarts": 0}
+    assert any(note.startswith("52 entries read: 2 skipped, 12 duplicates") for note in diagnose(log).notes)
+
+
+def test_restarts_are_counted(tmp_path: Path) -> None:
+    """A run that goes back and takes its steps again with other numbers has a restart for each time."""
+    steps = [*range(1, 30), *range(15, 40), *range(30, 60)]
+    rows = [f"{step},{3 / step + row * 1e-4}" for row, step in enumerate(steps)]
+    log = read(tmp_path, "log.csv", "\n".join(["step,loss", *rows]))
+    assert (log.info["num_restarts"], log.info["num_duplicates"]) == (2, 0)
+    assert "84 entries read: 2 restarts" in diagnose(log).notes

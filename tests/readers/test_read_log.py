@@ -152,7 +152,8 @@ def test_every_reader_has_a_manual() -> None:
 def test_what_the_log_tells_of_the_run(tmp_path: Path) -> None:
     """The tool, the largest learning rate, and float16 where there is a loss scale."""
     log = read_log(write(tmp_path, "a.csv", "step,loss,lr,loss_scale\n1,2,0.1,65536\n2,2,0.2,65536\n"))
-    assert log.info == {"num_entries": 2, "learning_rate": 0.2, "dtype": "float16"}
+    counts = {"num_entries": 2, "num_skipped": 0, "num_duplicates": 0, "num_restarts": 0}
+    assert log.info == {**counts, "learning_rate": 0.2, "dtype": "float16"}
 
 
 def test_no_other_package_is_imported() -> None:

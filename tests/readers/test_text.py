@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.readers.logs import column, is_same, read
+from trimtab.diagnosis import diagnose
+from trimtab.readers import Log
 
 MEGATRON = (
     " iteration      {step}/    5000 | consumed samples:        25600 | elapsed time per iteration (ms): 1250.0 | "
@@ -93,6 +95,79 @@ def test_passes_over(tmp_path: Path, line: str) -> None:
     """A line that only looks like a measurement adds nothing."""
     log = read(tmp_path, "train.log", f"step 1 loss 3\n{line}\nstep 2 loss 2\n")
     assert [(each.step, each.values) for each in log.measurements] == [(1, {"loss": 3.0}), (2, {"loss": 2.0})]
+
+
+def list_steps(log: Log, clock: str = "step") -> list[int]:
+    return [each.step for each in log.measurements if each.clock == clock]
+
+
+def test_hugging_face_beside_progress_bars(tmp_path: Path) -> None:
+    """The bar that goes on with the epoch says the step of the Trainer's dictionaries, not that of an evaluation."""
+    parts = ["Map: 100%|██████████| 25000/25000 [00:05<00:00, 4712.11 examples/s]\n"]
+    for step in range(1, 201):
+        bar = f"{step // 2:3d}%|███   | {step}/200 [00:{step % 60:02d}<00:30,  5.00it/s]\r"
+        parts.append(bar)
+        if step % 10 == 0:
+            parts.append(f"{{'loss': {3 - step / 100}, 'learning_rate': 5e-05, 'epoch': {step / 100:.2f}}}\n{bar}")
+        if step % 100 == 0:
+            parts += [f"{4 * num:3d}%|██  | {num}/25 [00:01<00:02, 11.00it/s]\x1b[A\r" for num in range(0, 26, 5)]
+            parts.append(f"{{'eval_loss': 2.0, 'eval_runtime': 2.5, 'epoch': {step / 100:.1f}}}\n")
+    log = read(tmp_path, "train.log", "".join(parts))
+    assert list_steps(log) == [*range(10, 201, 10)]
+    assert list_steps(log, "review") == [100, 200]
+    assert "there is no step; it is read from the progress bar that counts to 200" in log.notes
+
+
+@pytest.mark.parametrize(
+    ("line", "positions", "epochs", "length"),
+    [
+        pytest.param(
+            "Train Epoch: {epoch} [{at}/60000 ({at}%)]\tLoss: {loss}", (0, 640, 59520), (1, 2, 3), 60000, id="samples"
+        ),
+        pytest.param(
+            "Epoch: [{epoch}][{at:4d}/501]\tTime  0.312 ( 0.401)\tLoss {loss}e+00 (1.0e+00)",
+            (0, 10, 500),
+            (0, 1, 2),
+            501,
+            id="batches-from-epoch-0",
+        ),
+        pytest.param("Epoch {epoch}/3, Batch {at}/938, Loss: {loss}", (0, 50, 900), (1, 2, 3), 938, id="batches"),
+        pytest.param("[{epoch}, {at:5d}] loss: {loss}", (1000, 2000), (1, 2, 3), 2000, id="pairs"),
+        pytest.param(
+            "Epoch {epoch}:  5%|█  | {at}/100 [00:05<00:10, 10.00it/s, loss={loss}]",
+            (5, 50, 100),
+            (0, 1),
+            100,
+            id="bar",
+        ),
+    ],
+)
+def test_steps_by_epoch_and_position(
+    tmp_path: Path, line: str, positions: tuple[int, ...], epochs: tuple[int, ...], length: int
+) -> None:
+    """Where no step is said, epoch and position in it are the step, and held-out lines take that of the line before."""
+    places = [(epoch, at) for epoch in epochs for at in positions]
+    lines = [line.format(epoch=epoch, at=at, loss=3 - 0.1 * row) for row, (epoch, at) in enumerate(places)]
+    lines.insert(len(positions), "Validation: [10/50] loss 2.5")
+    log = read(tmp_path, "train.log", "\n".join(lines) + "\n")
+    assert list_steps(log) == [(epoch - epochs[0]) * length + at for epoch, at in places]
+    assert list_steps(log, "review") == [positions[-1]]
+    assert any("epoch and position in it are taken for it" in note for note in log.notes)
+
+
+def test_samples_are_no_steps(tmp_path: Path) -> None:
+    """Positions with a percentage count samples, so that 12 records far apart are not taken for a long run."""
+    text = "".join(f"Train Epoch: 1 [{640 * row}/60000 ({row}%)] Loss: 2.3\n" for row in range(12))
+    log = read(tmp_path, "train.log", text)
+    assert log.info["step_unit"] == "sample"
+    assert diagnose(log).verdict == "healthy"
+
+
+def test_bar_that_starts_anew(tmp_path: Path) -> None:
+    """A progress bar of each epoch that says no epoch is counted on."""
+    text = "".join(f"{at}/100 [00:0{at % 10}<00:10, 10.00it/s, loss={e}.{at}]\n" for e in (3, 2, 1) for at in (50, 100))
+    log = read(tmp_path, "train.log", text)
+    assert list_steps(log) == [50, 100, 150, 200, 250, 300]
 
 
 def test_console_of_hugging_face(tmp_path: Path) -> None:

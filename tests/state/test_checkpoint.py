@@ -30,7 +30,7 @@ from torch.optim import lr_scheduler, swa_utils
 
 from trimtab.errors import CheckpointError, InputError, TrimtabError
 from trimtab.state import checkpoint
-from trimtab.state.checkpoint import Loaded, Stamp, read_checkpoint, read_stamp, write_checkpoint
+from trimtab.state.checkpoint import FORMAT_VERSION, Loaded, Stamp, read_checkpoint, read_stamp, write_checkpoint
 from trimtab.state.checkpoints import Checkpoints
 from trimtab.state.rng import capture_rng, restore_rng
 from trimtab.state.tensors import DTYPE_CODES
@@ -470,8 +470,11 @@ def test_newer_format_is_refused(tmp_path: Path) -> None:
     """A checkpoint of a newer version of Trimtab is a clear sentence, whatever else it holds."""
     write_checkpoint(tmp_path / "one", make_state(), HEALTHY)
     path = tmp_path / "one" / "stamp.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2, "new": "field"}))
-    with pytest.raises(CheckpointError, match=r"has format 2, and this version reads up to 1; update trimtab$"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": FORMAT_VERSION + 1, "new": "field"}))
+    with pytest.raises(
+        CheckpointError,
+        match=rf"format {FORMAT_VERSION + 1}, and this version reads up to {FORMAT_VERSION}; update trimtab$",
+    ):
         read_stamp(tmp_path / "one")
 
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trimtab.errors import InputError
+from trimtab.faults import make_generator
 
 VOCABULARY = 256
 CONTEXT = 64  # bytes a prediction can look back at, at most
@@ -88,8 +89,7 @@ def draw_batch(text: Text, seed: int, step: int) -> Tensor:
     Returns:
         Shape (`BATCH_SIZE`, `CONTEXT` + 1), int64: inputs and, one further, targets.
     """
-    generator = torch.Generator().manual_seed(zlib.crc32(f"batch {seed} {step}".encode()))
-    starts = torch.randint(len(text.train) - CONTEXT, (BATCH_SIZE,), generator=generator)
+    starts = torch.randint(len(text.train) - CONTEXT, (BATCH_SIZE,), generator=make_generator(f"batch {seed} {step}"))
     return _cut(text.train, starts)
 
 

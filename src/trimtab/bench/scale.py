@@ -39,6 +39,7 @@ from trimtab.bench.overhead import OnProgress
 from trimtab.history import CAPACITY
 from trimtab.journal import GROUPS, JOURNAL, Journal, describe_run, read_run
 from trimtab.policy import Judge, Policy
+from trimtab.probes.agreement import agree
 from trimtab.probes.subject import Moment, Subject
 from trimtab.replay import replay_run
 from trimtab.report.curves import draw_losses
@@ -493,7 +494,8 @@ def _agree(folder: Path, rank: int, num_ranks: int, num_turns: int, *sizes: int)
     distributed.init_process_group("gloo", f"file://{folder}/store", limit, world_size=num_ranks, rank=rank)
     moment = make_moment([nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(NUM_RANKED)])
     num_numbers = sum(each.size(moment) for each in probes.probes.values())
-    one, packed = torch.zeros(1), torch.zeros(2 * num_numbers + 1, dtype=torch.float64)
+    num_packed = 2 * (num_numbers + 1) + 2 + 3 * num_ranks  # values and flags, the step, and what each rank has alone
+    one, packed = torch.zeros(1), torch.zeros(num_packed, dtype=torch.float64)
     done: tuple[Callable[[], object], ...] = (
         lambda: distributed.all_reduce(one),
         lambda: distributed.all_reduce(packed),
@@ -521,7 +523,7 @@ def _agree(folder: Path, rank: int, num_ranks: int, num_turns: int, *sizes: int)
 def make_agreement(num: int) -> Callable[[], object]:
     """What ranks do to agree on so many numbers."""
     numbers = torch.ones(num)
-    return lambda: probes._average_over_ranks([numbers], torch.device("cpu"), False)
+    return lambda: agree([numbers], torch.device("cpu"), step=ORDINARY_STEP)
 
 
 def _start(*arguments: str, stdout: int | None = None) -> subprocess.Popen[str]:

@@ -32,6 +32,9 @@ MOST_OVERFLOWS = 4
 LARGEST = "the largest float16"
 """What a note says of an operation that overflows in float16, whatever the precision of the weights."""
 
+OVERWRITTEN = "corrupted-weights"
+"""The cause of a weight norm that is infinite at once while the loss is still a number."""
+
 VERDICTS = ("transient", "persistent", "structural", "precision")
 """What a rerun of a batch may have found."""
 
@@ -155,6 +158,30 @@ def _tell_early_rise(name: str, before: Series) -> str:
     return ""
 
 
+def _is_overwritten(evidence: Evidence, step: int) -> bool:
+    """True if a norm became infinite, not NaN, from a number one record before, while the loss was no NaN."""
+    norms = evidence.metric("weight_norm")
+    before = norms.newest_before(step, 1).values
+    now = norms.between(step, step).values
+    is_sudden = bool(len(before)) and bool(np.isfinite(before).all()) and not np.isnan(now).any()
+    return is_sudden and len(evidence.metric("loss")) > 0 and not np.isnan(evidence.metric("loss").at(step))
+
+
+def tell_overwritten(evidence: Evidence, bout: Bout) -> str:
+    """What a norm was before a weight was overwritten, and that it need not be infinite to count as such."""
+    norms = evidence.metric("weight_norm")
+    now, before = (
+        np.atleast_1d(each.values[-1])
+        for each in (norms.between(bout.first, bout.first), norms.newest_before(bout.first, 1))
+    )
+    group = int(np.argmax(~np.isfinite(now)))
+    name = evidence.groups[group] if group < len(evidence.groups) and now.size > 1 else "the model"
+    return (
+        f"the weight norm of {name} was {before[group]:.4g} and is infinite at step {bout.first}, as where a "
+        "weight is infinite or above 1e19, whose square is beyond float32"
+    )
+
+
 def _choose(evidence: Evidence, bout: Bout) -> str:
     """The cause that a bout is put down to: what was seen of the batch, then what came before, then where."""
     if "the batch was not finite" in bout.note:
@@ -165,6 +192,8 @@ def _choose(evidence: Evidence, bout: Bout) -> str:
         return "explosion"
     if "precision:" in bout.note and LARGEST in bout.note:
         return "float16-overflow"
+    if bout.where == "weight" and not bout.note and _is_overwritten(evidence, bout.first):
+        return OVERWRITTEN
     if bout.where == "weight":
         return "weights-not-finite"
     if "structural:" not in bout.note and evidence.regime in ("float16", "bfloat16"):

@@ -14,13 +14,14 @@ WINDOW = 100
 """Accepted steps that the level of the gradient norm is taken from."""
 
 LONG_TAIL = 30.0
-"""A gradient norm above 30 times its level is what the few hardest batches of long-tailed data give."""
+"""A gradient norm above 30 times its level, or its mean in a whole record, is what the few hardest batches of
+long-tailed data give."""
 
 RATE_RISE = 2.0
 """A learning rate that more than doubles within a step is a discontinuity; steep warm-ups rise by a few percent."""
 
 RATE_STEPS = 8
-"""Steps that a change of the learning rate takes to show in the loss."""
+"""Records that a change of the learning rate takes to show in the loss."""
 
 JUMP = 4.0
 """A group whose weight norm changes by 4 times as much as it ever did in the window has jumped."""

@@ -8,7 +8,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.detectors.reviewing import MEDIAN_ERROR, SHORT, measure_noise
+from trimtab.detectors.unstable_training import ALTERNATES, LEAST_SWINGS, measure_swing
+from trimtab.diagnosis.causes import RATE_RISE
 from trimtab.diagnosis.evidence import Evidence, Series
+from trimtab.diagnosis.zeros import find_zeros
 from trimtab.history import GAUSSIAN_MAD
 
 Numbers = NDArray[np.float64]
@@ -19,17 +23,11 @@ MOST_BLOCKS = 40
 LEAST_PER_BLOCK, FEWER_PER_BLOCK = 8, 4
 """Numbers of a block; a median of fewer is noise. Of a short curve it has to be fewer."""
 
-SHORT = 100
-"""Numbers below which a curve is short: its trend is seen from one number to the next."""
-
 LEAST_BLOCKS = 8
 """Blocks from whose distances the noise of a level can be told."""
 
 LEAST_ROWS = 12
 """Numbers below which a curve has no shape."""
-
-MEDIAN_ERROR = 1.25
-"""Standard error of a median of n normal numbers, in units of their standard deviation divided by √n."""
 
 SURE = 6.0
 """Standard errors beyond which a difference of levels is none of noise, the best of 40 blocks having been chosen."""
@@ -105,20 +103,6 @@ class Shape:
         return int(away[-1]) + 1 if away.size else 0
 
 
-def measure_noise(values: Numbers) -> float:
-    """Robust standard deviation of numbers about their neighbours, whatever slow trend they follow.
-
-    From successive differences; of a short curve, whose trend is in them, from second ones where they say less.
-    """
-    if len(values) < 4:
-        return 0.0
-    by_first = GAUSSIAN_MAD * float(np.median(np.abs(np.diff(values)))) / np.sqrt(2)
-    if len(values) >= SHORT:
-        return float(by_first)
-    by_second = GAUSSIAN_MAD * float(np.median(np.abs(np.diff(values, 2)))) / np.sqrt(6)
-    return float(min(by_first, by_second))
-
-
 def describe(series: Series) -> Shape | None:
     """The shape of a curve; None if it is too short to have one."""
     finite = series.finite
@@ -163,8 +147,11 @@ def _measure_descent(values: Numbers, noise: float) -> float:
 
 
 def describe_loss(evidence: Evidence) -> Shape | None:
-    """The shape of the loss of the steps whose update went ahead."""
-    return describe(evidence.loss)
+    """The shape of the loss of the steps whose update went ahead, without stretches in which it was none."""
+    losses = evidence.loss
+    for each in evidence.ask(find_zeros):
+        losses = losses.take((losses.steps < each.first) | (losses.steps > each.last))
+    return describe(losses)
 
 
 def median_between(series: Series, first: float, last: float) -> float:
@@ -173,14 +160,8 @@ def median_between(series: Series, first: float, last: float) -> float:
     return float(np.median(values)) if len(values) else float("nan")
 
 
-ALTERNATES = -0.4
-"""Correlation of successive losses below which they swing to and fro: of noise it is within 3/√n of 0."""
-
 WIDE = 0.2
 """How wide they swing, relative to their level, for it to matter."""
-
-LEAST_SWINGS = 64
-"""Losses that a statement on swings rests on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +189,7 @@ def find_swing(evidence: Evidence) -> Swing | None:
     losses = evidence.loss.take(slice(len(evidence.loss) // 2, None)).take(slice(-100_000, None))
     if len(losses) < LEAST_SWINGS:
         return None
-    level = float(np.median(losses.values))
-    scale = 5 * measure_noise(losses.values)
-    away = np.clip(losses.values - level, -scale, scale)
-    variance = float((away**2).mean())
-    correlation = float((away[1:] * away[:-1]).mean()) / variance if variance > 0 else 0.0
-    width = float(np.sqrt(variance))
+    level, width, correlation = measure_swing(losses.values)
     if correlation >= ALTERNATES or width <= WIDE * abs(level):
         return None
     return Swing(int(losses.steps[0]), len(losses), level, width, correlation)
@@ -239,15 +215,12 @@ class RateJump:
 FIRST_RECORDS = 5
 """Records in which a warm-up from nearly nothing may double its rate."""
 
-RISE = 2.0
-"""A rate that more than doubles from one record to the next is a jump."""
-
 
 def find_rate_jumps(evidence: Evidence) -> tuple[RateJump, ...]:
     """Every jump of the learning rate, oldest first."""
     rates = evidence.metric("learning_rate").finite
     before, after = rates.values[:-1], rates.values[1:]
-    rows = np.flatnonzero((before > 0) & (after > RISE * before))
+    rows = np.flatnonzero((before > 0) & (after > RATE_RISE * before))
     if not rows.size:
         return ()
     peaks = np.maximum.accumulate(rates.values)

@@ -45,7 +45,7 @@ def diagnose_halted(
         tuple(finding for decision, _ in decided for finding in decision.findings),
         decided,
         ({"event": "end", "status": "halted"},),
-        {"dtypes": list(dtypes), "groups": list(steps.groups)},
+        {"dtypes": list(dtypes), "groups": list(steps.groups), "group_metrics": []},
     )
     return diagnose_evidence(evidence)
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from trimtab.diagnosis.curves import measure_noise
+from trimtab.detectors.reviewing import measure_noise
 from trimtab.diagnosis.evidence import Evidence, Series
 
 WINDOW = 100

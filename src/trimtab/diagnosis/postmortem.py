@@ -12,7 +12,6 @@ import numpy as np
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.outliers import group
 from trimtab.diagnosis.result import Diagnosis
-from trimtab.diagnosis.telling import STATES
 from trimtab.diagnosis.tree import QUESTIONS, known_causes
 from trimtab.diagnosis.walk import Run, gather
 from trimtab.types import Action, Decision
@@ -76,7 +75,7 @@ def summarize(diagnosis: Diagnosis, evidence: Evidence) -> Iterator[str]:
     if diagnosis.causes:
         yield "\nCauses, the most likely first:\n"
     for each in diagnosis.causes:
-        yield f"- {each.name} from step {each.step} (confidence {each.confidence:.2f}; {STATES[each.state]})"
+        yield f"- {each.name} from step {each.step} (confidence {each.confidence:.2f}; {each.outcome})"
     if diagnosis.notes:
         yield "\nOf the log:\n"
     yield from (f"- {note}" for note in diagnosis.notes)

@@ -55,6 +55,9 @@ class Diagnosis:
     measured: tuple[str, ...] = ()
     """The metrics that were recorded, and so could be judged."""
 
+    is_short: bool = False
+    """True if it is too short for its curve to be judged: then healthy says little."""
+
     @property
     def exit_status(self) -> int:
         """0 for healthy, 1 for degraded, 2 for failed."""
@@ -73,6 +76,7 @@ class Diagnosis:
             "num_steps": self.num_steps,
             "last_step": self.last_step,
             "measured": list(self.measured),
+            "is_short": self.is_short,
         }
         told: dict[str, Any] = to_json(table)
         return told
@@ -91,6 +95,7 @@ def _to_entry(cause: Cause) -> dict[str, Any]:
         "fix": cause.fix,
         "alternative": cause.alternative,
         "state": cause.state,
+        "outcome": cause.outcome,
     }
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.detectors.batch_repeat import is_all_there_is
+from trimtab.diagnosis.bouts import OVERWRITTEN, find_bouts, tell_overwritten
+from trimtab.diagnosis.causes import LONG_TAIL, RATE_STEPS, REPEAT_STEPS
 from trimtab.diagnosis.curves import RateJump, find_rate_jumps
 from trimtab.diagnosis.evidence import Evidence, Series
 from trimtab.diagnosis.outliers import (
@@ -24,12 +26,7 @@ from trimtab.diagnosis.outliers import (
     select_rows,
 )
 from trimtab.diagnosis.tree import State
-
-LONG_TAIL = 30.0
-"""A gradient norm above 30 times its mean is what the few hardest batches of long-tailed data give."""
-
-RATE_RECORDS = 8
-"""Records that a change of the learning rate takes to show in the loss."""
+from trimtab.diagnosis.zeros import find_zeros
 
 RAMP = 3.0
 """A rate that more than triples within 100 records, to where it never was, is a ramp too steep."""
@@ -81,9 +78,11 @@ def find_spikes(evidence: Evidence) -> tuple[Spike, ...]:
     means, deviations = roll(losses.values)
     rows = select_rows(evidence, losses, means, deviations)
     found = [(_describe(evidence, losses, episode, means, deviations), episode) for episode in group(rows)]
+    returns = {each.last for each in evidence.ask(find_zeros)}
     steep = [
         each
         for each, episode in found
+        if not returns & set(losses.steps[max(episode[0] - WINDOW, 0) : episode[0]].tolist())
         if each.recovered_at is not None or each.state == "mended" or is_step(losses.values, episode[0], episode[-1])
     ]
     classified = (_classify(evidence, losses, each) for each in steep)
@@ -118,7 +117,9 @@ def _judge_state(
         return "fatal"
     if all(evidence.was_answered(step) for step in steps):
         return "mended" if recovered is not None or not len(after) else "lasting"
-    if recovered is not None or len(after) < ENDED:
+    if recovered is not None:
+        return "passed"
+    if len(after) < ENDED:
         return "lasting"
     tail = after[-max(len(after) // 10, ENDED) :]
     return "fatal" if float(np.median(tail)) > limit else "lasting"
@@ -128,8 +129,11 @@ def _classify(evidence: Evidence, losses: Series, spike: Spike) -> Spike:
     """The spike with the cause that the evidence speaks for, and why it is none of the others."""
     excluded: dict[str, str] = {}
     note = evidence.note_at(spike.step, spike.last)
-    jump = _find_jump(evidence, losses, spike, RATE_RECORDS)
+    jump = _find_jump(evidence, losses, spike, RATE_STEPS)
     restart = _find_jump(evidence, losses, spike, RESTART_RECORDS, of_restart=True)
+    overwritten = _tell_overwritten(evidence, spike.step)
+    if overwritten:
+        return replace(spike, cause=OVERWRITTEN, seen=(overwritten,), excluded=excluded)
     if "moments are corrupted" in note:
         return replace(spike, cause="corrupted-moments", seen=(note,), excluded=excluded)
     if evidence.was_answered(spike.step):
@@ -165,6 +169,14 @@ def _classify(evidence: Evidence, losses: Series, spike: Spike) -> Spike:
     return replace(spike, cause="loss-spike", excluded=excluded)
 
 
+def _tell_overwritten(evidence: Evidence, step: int) -> str:
+    """How the weights of a group had jumped when a spike began; empty if they had not."""
+    found = [each for each in evidence.found_by("weight-jump") if step - 1 <= each.step <= step]
+    bouts = [each for each in evidence.ask(find_bouts) if each.cause == OVERWRITTEN]
+    near = [each for each in bouts if step - 1 <= each.first <= step]
+    return found[0].message if found else tell_overwritten(evidence, near[0]) if near else ""
+
+
 def _find_jump(evidence: Evidence, losses: Series, spike: Spike, num: int, of_restart: bool = False) -> RateJump | None:
     row = int(np.searchsorted(losses.steps, spike.step))
     first = int(losses.steps[max(row - num, 0)])
@@ -184,7 +196,7 @@ def _tell_ramp(evidence: Evidence, step: int) -> str:
 
 def _find_repeat(evidence: Evidence, step: int) -> int | None:
     prints = evidence.metric("batch_fingerprint").finite
-    before = prints.newest_before(step, PATIENCE)
+    before = prints.newest_before(step, REPEAT_STEPS)
     now = prints.at(step)
     rows = np.flatnonzero(before.values == now)
     if not isfinite(now) or not rows.size or is_all_there_is(before.values):

@@ -31,7 +31,8 @@ def is_stuck(evidence: Evidence) -> bool:
     shape = describe_loss(evidence)
     if shape is None or evidence.is_adversarial or shape.has_fallen:
         return False
-    span = int(evidence.loss.steps[-1] - evidence.loss.steps[0])
+    is_in_steps = evidence.manifest.get("step_unit") != "sample"
+    span = int(evidence.loss.steps[-1] - evidence.loss.steps[0]) if is_in_steps else 0
     has_reviews = len(evidence.review("val_loss", "eval_loss", "val_accuracy")) >= LEAST_REVIEWS
     return shape.num >= LEAST_RECORDS or span >= LEAST_SPAN or has_reviews
 

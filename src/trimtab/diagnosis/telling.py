@@ -26,9 +26,6 @@ SPAN = re.compile(r"`[^`]+`")
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
-STATES = {"fatal": "it ended the run", "lasting": "nothing put it right", "mended": "put right in the run"}
-"""What became of the trouble, in words."""
-
 
 def tell(diagnosis: Diagnosis) -> str:
     """A diagnosis as text: the verdict first, then causes, then what could not be judged."""
@@ -36,8 +33,10 @@ def tell(diagnosis: Diagnosis) -> str:
 
 
 def _tell(diagnosis: Diagnosis) -> Iterator[str]:
-    rests_on = f"{diagnosis.num_steps} records up to step {diagnosis.last_step}"
     shape = f"; the loss {diagnosis.pattern}" if diagnosis.pattern else ""
+    shape = "; too short to judge" if diagnosis.is_short else shape
+    records = "record" if diagnosis.num_steps == 1 else "records"
+    rests_on = f"{diagnosis.num_steps} {records} up to step {diagnosis.last_step}"
     yield from _fill(f"{diagnosis.verdict}: {rests_on}{shape}", "", "  ")
     for note in diagnosis.notes:
         yield from _fill(f"log: {note}", "  ", "    ")
@@ -65,7 +64,7 @@ def name_measured(diagnosis: Diagnosis) -> str:
 
 
 def _tell_cause(number: int, cause: Cause) -> Iterator[str]:
-    told = f"{number}. {cause.name}: confidence {cause.confidence:.2f}, from step {cause.step}, {STATES[cause.state]}"
+    told = f"{number}. {cause.name}: confidence {cause.confidence:.2f}, from step {cause.step}, {cause.outcome}"
     yield from _fill(told, "", "   ")
     yield "   evidence:"
     for line in cause.evidence:

@@ -22,8 +22,23 @@ QUESTIONS = {
 }
 """The questions, in the order they are asked; the first with a fatal answer is the last."""
 
-State: TypeAlias = Literal["fatal", "lasting", "mended"]
-"""What became of the trouble: it ended the run or made it worthless, it is there still, or it was put right."""
+State: TypeAlias = Literal["fatal", "lasting", "passed", "mended"]
+"""What became of the trouble: it ended the run or made it worthless, nothing put it right, it passed by itself, or it
+was put right."""
+
+OPEN: tuple[State, ...] = ("fatal", "lasting")
+"""What is there still, the gravest first; it is told before what is over."""
+
+OUTCOMES: dict[State, str] = {
+    "fatal": "the run did not recover",
+    "lasting": "nothing put it right",
+    "passed": "it passed by itself",
+    "mended": "put right in the run",
+}
+"""What became of the trouble, in words."""
+
+HALTED, UNLEARNED = "it ended the run", "the run learned nothing"
+"""The same of a fatal cause for which a supervisor ended the run, and of one that kept it from learning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +65,9 @@ class Cause:
 
     name: str = ""
     """The cause's name, kebab-case; filled in by the tree."""
+
+    outcome: str = ""
+    """What became of the trouble, in words; filled in by the tree."""
 
     ruled_out: tuple[str, ...] = ()
     """Other causes of the same, each with the reason that speaks against it; filled in by the tree."""
@@ -153,15 +171,26 @@ def walk_tree(evidence: Evidence) -> Walk:
             if kind.question == question
             for answer in kind.look(evidence)
         ]
-        found = _collect(answers)
+        found = [replace(each, outcome=_tell_outcome(evidence, question, each)) for each in _collect(answers)]
         (remarks if question == "log" else named).extend(found)
         unmeasured |= {each.metric: each.remedy for _, each in answers if isinstance(each, Unmeasured)}
         if any(each.state == "fatal" for each in found):
             asked = asked[: asked.index(question) + 1]
             break
-    ranked = sorted(named, key=lambda each: each.state != "fatal")
+    ranked = sorted(named, key=_rank)
     told = tuple(f"{metric}: {remedy}" for metric, remedy in unmeasured.items())
     return Walk((*ranked, *remarks), told, tuple(each for each in QUESTIONS if each not in asked))
+
+
+def _rank(cause: Cause) -> tuple[int, float]:
+    """Where a cause stands: what is open before what is over, the gravest and then the most likely first."""
+    return (OPEN.index(cause.state) if cause.state in OPEN else len(OPEN), -cause.confidence)
+
+
+def _tell_outcome(evidence: Evidence, question: str, cause: Cause) -> str:
+    if cause.state == "fatal" and evidence.is_halted:
+        return HALTED
+    return UNLEARNED if cause.state == "fatal" and question == "learning" else OUTCOMES[cause.state]
 
 
 def _collect(answers: list[tuple[Kind, Answer]]) -> list[Cause]:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trimtab.diagnosis.branches  # noqa: F401  fills the registry
 from trimtab.diagnosis.bouts import find_bouts
+from trimtab.diagnosis.curves import LEAST_ROWS
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.folder import gather_run
 from trimtab.diagnosis.gather import gather_values, replay_detectors
 from trimtab.diagnosis.patterns import PATTERNS, Pattern, name_pattern
 from trimtab.diagnosis.result import Diagnosis, Verdict
+from trimtab.diagnosis.stuck import LEAST_RECORDS, LEAST_REVIEWS
 from trimtab.diagnosis.tree import REMEDIES, Walk, walk_tree
 from trimtab.journal import MANIFEST, RunLog
 from trimtab.types import Action, Decision, Measurement
@@ -96,20 +98,22 @@ def diagnose_evidence(evidence: Evidence) -> Diagnosis:
     """Walk the tree over evidence."""
     walk = walk_tree(evidence)
     pattern = name_pattern(evidence)
-    unsupported = pattern is PATTERNS["opposed"]
-    notes = (*evidence.notes, *_tell_repairs(evidence), *((pattern.likely,) if unsupported and pattern else ()))
+    notes = [*_tell_counts(evidence), *evidence.notes, *_tell_repairs(evidence)]
+    if pattern is PATTERNS["opposed"]:
+        notes.append(pattern.likely)
     losses = evidence.metric("loss", "grad_norm")
     return Diagnosis(
         _judge(evidence, walk),
         walk.causes,
         evidence.findings,
-        tuple(_list_unmeasured(evidence, walk)),
-        notes,
+        (*_tell_short(evidence, walk), *_list_unmeasured(evidence, walk)),
+        tuple(notes),
         walk.unasked,
         _tell_shape(evidence, pattern),
         len(losses),
         evidence.last_step,
         tuple(dict.fromkeys((*evidence.metrics, *evidence.reviews))),
+        bool(_tell_short(evidence, walk)),
     )
 
 
@@ -117,6 +121,17 @@ def _judge(evidence: Evidence, walk: Walk) -> Verdict:
     if evidence.is_halted or any(each.state == "fatal" for each in walk.causes):
         return "failed"
     return "degraded" if walk.causes else "healthy"
+
+
+def _tell_short(evidence: Evidence, walk: Walk) -> tuple[str, ...]:
+    """What a log that is too short for its curve to be judged lacks; nothing where it is not, or is over anyway."""
+    num = len(evidence.metric("loss").finite)
+    if num >= LEAST_ROWS or not len(evidence.metric("loss")) or any(each.state == "fatal" for each in walk.causes):
+        return ()
+    return (
+        f"a longer log: {num} finite losses are too few to judge a curve by; it takes {LEAST_ROWS}, and for whether "
+        f"anything is learned {LEAST_RECORDS}, or one an epoch with {LEAST_REVIEWS} reviews",
+    )
 
 
 def _tell_shape(evidence: Evidence, pattern: Pattern | None) -> str:
@@ -133,6 +148,15 @@ def _list_unmeasured(evidence: Evidence, walk: Walk) -> Iterator[str]:
     if not walk.causes:
         missing = (name for name in BASIC if name not in told and not len(evidence.metric(name)))
         yield from (f"{name}: {REMEDIES[name]}" for name in missing)
+
+
+def _tell_counts(evidence: Evidence) -> Iterator[str]:
+    """What the reader has counted, where it read anything else than records of their own."""
+    names = {"num_skipped": "skipped", "num_duplicates": "duplicates", "num_restarts": "restarts"}
+    counts = {said: num for name, said in names.items() if (num := int(evidence.manifest.get(name, 0)))}
+    if counts:
+        told = ", ".join(f"{num} {said if num > 1 else said.removesuffix('s')}" for said, num in counts.items())
+        yield f"{evidence.manifest.get('num_entries', 0)} entries read: {told}"
 
 
 def _tell_repairs(evidence: Evidence) -> Iterator[str]:

@@ -116,9 +116,13 @@ class SupervisorCallback(TrainerCallback, ExportableState):
         control: TrainerControl,
         **kwargs: Any,
     ) -> TrainerControl:
-        """Review the metrics of an evaluation during training."""
+        """Review the metrics of an evaluation during training; `eval_loss` is known as `val_loss` from here on."""
         found = kwargs["metrics"].items()
-        metrics = {name: float(each) for name, each in found if not name.endswith(NO_METRICS) and _is_number(each)}
+        metrics = {
+            "val_loss" if name == "eval_loss" else name: float(each)
+            for name, each in found
+            if not name.endswith(NO_METRICS) and _is_number(each)
+        }
         if self._is_active and self.supervisor is not None and self.halt is None and metrics:
             with self._obeying():
                 self.supervisor.review(**metrics)

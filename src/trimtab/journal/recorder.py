@@ -83,10 +83,17 @@ class Recorder:
             logger.warning("step %d: %s", self._count_steps(), message)
         self.tell_event(event, message=message)
 
-    def survive(self, error: Exception) -> None:
-        """Record that Trimtab itself failed, once, and let the training go on; in strict mode raise."""
+    def survive(self, error: Exception, *, is_of_another: bool = False) -> None:
+        """Record that Trimtab itself failed, once, and let the training go on; in strict mode raise.
+
+        Args:
+            error: what was raised.
+            is_of_another: True if it was another rank on which it failed; then the one that logs says so, and no other.
+        """
         if self.is_strict:
             raise error
+        if is_of_another and not self._speaks():
+            return
         self._num_failures += 1
         if self._num_failures > 1:
             return

@@ -16,7 +16,7 @@ from trimtab.control.rows import RowTracker
 from trimtab.errors import InputError
 from trimtab.journal.format import MANIFEST
 from trimtab.loop.reviews import Criterion
-from trimtab.probes import is_distributed
+from trimtab.ranks import is_distributed
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler

@@ -121,7 +121,7 @@ def _choose_rung(
     def is_same(decision: Decision) -> bool:
         return any(_is_same_trouble(each, finding) for each in decision.findings)
 
-    episode = _episode([each for each in past if each.doubts_state or is_same(each)], policy, step)
+    episode: Sequence[Decision] = _episode([each for each in past if each.doubts_state or is_same(each)], policy, step)
     if clock == "step" and _skips_before_restoring(ladder):
         episode = _since_clean(episode, step)
     climbed = sum(map(is_same, _since_mended(episode, step)))

@@ -13,14 +13,13 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from trimtab.errors import TrimtabError
+from trimtab.probes.agreement import Numbers, agree, describe_flags, name_ranks
 from trimtab.probes.subject import Moment, Subject
+from trimtab.ranks import is_distributed
 from trimtab.registry import Registry
 from trimtab.types import Measurement, Value
 
 Values: TypeAlias = Mapping[str, Value]
-
-Numbers: TypeAlias = Tensor | Sequence[float]
-"""Numbers of this rank: a tensor, or a sequence where they are on the host already."""
 
 Reading: TypeAlias = Generator[Numbers, Any, Values]
 """How a probe reads: it yields its numbers, is sent them on the host (an array where it yielded a tensor, averaged over
@@ -159,7 +158,7 @@ def measure(
     """Ask every probe, with one transfer from the device to the host; metrics of one number come first.
 
     In a distributed run the numbers are averaged over all ranks by one all-reduce, which every rank joins even if
-    one of its probes fails. A number that is not finite on one rank is NaN on all.
+    one of its probes fails. A number that is not finite on one rank is NaN on all, and the moment's note says on which.
 
     Gradients have to be disabled by the caller.
 
@@ -171,18 +170,20 @@ def measure(
 
     Raises:
         ProbeError: if something failed on another rank.
+        RanksError: if the ranks cannot go on together.
     """
     asked = probes.values() if only is None else [probes[name] for name in only]
     looks = [_look(each, moment) for each in asked if each.size is yields_nothing or each.size(moment)]
     failures = [each for each in (failure, *(look.failure for look in looks)) if each is not None]
     parts: Sequence[Numbers] = [look.numbers for look in looks if look.numbers is not None]
+    means: list[NDArray[Any]] | None = None
     if is_distributed():
-        parts, num_failed = _average_over_ranks(parts, moment.subject.device, bool(failures))
-        if num_failed and not failures:
-            failures = [ProbeError(f"Trimtab failed on {num_failed} other rank{'s' * (num_failed > 1)}")]
+        names = [look.name for look in looks if look.numbers is not None]
+        means, told = _agree(parts, names, step, moment, has_failed=bool(failures))
+        failures = failures or [ProbeError(sentence) for sentence in told]
     if failures:
         raise failures[0]
-    fetched = iter(_fetch(parts))
+    fetched = iter(_fetch(parts) if means is None else means)
     scalars: dict[str, Value] = {}
     by_group: dict[str, Value] = {}
     for look in looks:
@@ -208,22 +209,11 @@ def _to_array(part: Tensor) -> NDArray[Any]:
     return array
 
 
-def is_distributed() -> bool:
-    """True if this process is one of several that train together."""
-    distributed = torch.distributed
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-
-
-def is_first_rank() -> bool:
-    """True on the one process of a distributed run that writes and logs, and without one."""
-    distributed = torch.distributed
-    return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0)
-
-
 @dataclass(slots=True)
 class _Looked:
     """What became of asking one probe."""
 
+    name: str
     known: Values
     reading: Reading | None = None
     numbers: Numbers | None = None
@@ -233,40 +223,44 @@ class _Looked:
 def _look(each: Probe, moment: Moment) -> _Looked:
     """Begin a reading. A probe that fails leaves NaN in its place, so that this rank still joins the others."""
     try:
-        looked = _begin(each.look(moment))
+        looked = _begin(each.name, each.look(moment))
         num = 0 if looked.numbers is None else len(looked.numbers)
         if num != each.size(moment):
             raise ValueError(f"probe {each.name} yields {num} numbers, not the {each.size(moment)} it says")
         return looked
     except Exception as failure:
         size = each.size(moment)
-        return _Looked({}, numbers=torch.full((size,), torch.nan) if size else None, failure=failure)
+        return _Looked(each.name, {}, numbers=torch.full((size,), torch.nan) if size else None, failure=failure)
 
 
-def _begin(reading: Reading | Values) -> _Looked:
+def _begin(name: str, reading: Reading | Values) -> _Looked:
     if isinstance(reading, Mapping):
-        return _Looked(reading)
+        return _Looked(name, reading)
     try:
         numbers = next(reading)
-        return _Looked({}, reading, numbers.detach().reshape(-1) if isinstance(numbers, Tensor) else numbers)
+        return _Looked(name, {}, reading, numbers.detach().reshape(-1) if isinstance(numbers, Tensor) else numbers)
     except StopIteration as finished:
-        return _Looked(finished.value)
+        return _Looked(name, finished.value)
 
 
-def _average_over_ranks(parts: Sequence[Numbers], device: torch.device, has_failed: bool) -> tuple[list[Tensor], int]:
-    """The mean of each number over all ranks, NaN where one rank's is not finite, and how many ranks failed.
-
-    The sum is taken in float64, so that the mean of equal float32 numbers is exactly that number.
-    """
-    flat = torch.cat([torch.as_tensor(part).to(device, torch.float64) for part in parts])
-    finite = torch.isfinite(flat)
-    flag = torch.full((1,), float(has_failed), dtype=torch.float64, device=device)
-    packed = torch.cat((torch.where(finite, flat, 0), (~finite).to(torch.float64), flag))
-    torch.distributed.all_reduce(packed)
-    host = packed.cpu()
-    total, num_bad = host[: len(flat)], host[len(flat) : -1]
-    mean = (total / torch.distributed.get_world_size()).masked_fill_(num_bad > 0, torch.nan)
-    return list(mean.split([len(part) for part in parts])), int(host[-1])
+def _agree(
+    parts: Sequence[Numbers], names: Sequence[str], step: int, moment: Moment, *, has_failed: bool
+) -> tuple[list[NDArray[Any]], list[str]]:
+    """The means of all numbers over all ranks, and in a sentence on which other ranks something of ours failed."""
+    agreed = agree(
+        parts,
+        moment.subject.device,
+        step=step,
+        signals=moment.signals,
+        loss=moment.loss,
+        has_failed=has_failed,
+    )
+    moment.signals, moment.losses = agreed.signals, agreed.losses
+    if agreed.flags.any():
+        moment.add_note(*describe_flags(agreed.flags, names))
+    num = len(agreed.failed)
+    told = f"Trimtab failed on {num} other rank{'s' * (num > 1)}: {name_ranks(agreed.failed)}"
+    return agreed.parts, [told] if num else []
 
 
 def _finish(reading: Reading, numbers: NDArray[Any] | Sequence[float]) -> Values:

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trimtab.probes import Numbers, Reading, probe
+from trimtab.probes import Reading, probe
+from trimtab.probes.agreement import Numbers
 from trimtab.probes.batches import list_arrays
 from trimtab.probes.subject import Moment
 

@@ -83,7 +83,7 @@ def list_relus(subject: Subject) -> Iterator[tuple[nn.Module, int, nn.Module]]:
     """
     group_of = dict(zip(subject.names, subject.group_of.tolist(), strict=True))
     before, group = None, 0
-    for path, module in subject.model.named_modules():
+    for path, module in subject.network.named_modules():
         for name, _ in module.named_parameters(path, recurse=False):
             if name in group_of:
                 before, group = module, group_of[name]

@@ -23,7 +23,8 @@ def count_norms(moment: Moment) -> int:
 def measure_grad_norm(moment: Moment) -> Reading:
     """The Euclidean norm of the gradients, before clipping, in float32.
 
-    `grad_norm`: of all gradients together; for float32 gradients exactly what `clip_grad_norm_` computes.
+    `grad_norm`: of all gradients together; for float32 gradients exactly what `clip_grad_norm_` computes, of sharded
+    ones up to the order in which parts are added.
     `group_grad_norm`: of each group; 0 where no gradient is there.
     `group_nonfinite`: in each group, the number of gradient tensors whose norm is NaN or infinite.
 
@@ -38,12 +39,12 @@ def measure_grad_norm(moment: Moment) -> Reading:
     if len(there) < len(gradients):
         found, nothing = iter(there.unbind()), there.new_zeros(())
         every = torch.stack([nothing if gradient is None else next(found) for gradient in gradients])
-    numbers = yield torch.cat((every, torch.linalg.vector_norm(there, 2).reshape(1)))
-    norms = numbers[:-1]
-    total = float(numbers[-1])
+    numbers = yield torch.cat((subject.share(every), torch.linalg.vector_norm(there, 2).reshape(1)))
+    norms = subject.join(numbers[:-1])
+    total = float(np.sqrt(np.square(norms).sum()) if subject.has_shards else numbers[-1])
     num_bad = (0.0,) * len(subject.groups)
     if not isfinite(total):
         bad = np.array(subject.names)[~np.isfinite(norms)].tolist()
-        moment.note = f"gradients not finite: {shorten(bad, MOST_NAMED)}" if bad else ""
+        moment.add_note(f"gradients not finite: {shorten(bad, MOST_NAMED)}" if bad else "")
         num_bad = tuple(np.bincount(subject.group_of, weights=~np.isfinite(norms), minlength=len(num_bad)).tolist())
     return {"grad_norm": total, "group_grad_norm": subject.norms_by_group(norms), "group_nonfinite": num_bad}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from math import isfinite
 from typing import Any
 
+import torch
 from torch import nn
 
 from trimtab.probes.locate import locate_nonfinite
-from trimtab.probes.rerun import ComputeLoss, judge_rerun
+from trimtab.probes.rerun import HALF, ComputeLoss, judge_rerun
 from trimtab.types import Measurement
 
 
@@ -34,6 +36,9 @@ def inquire(
 
     Returns:
         The sentences; empty where there is nothing to say.
+
+    A loop that autocasts around its forward pass has left autocast by the time of `check`. Under a loss scaler it was
+    in float16, since that is what a scaler is for, and so is the rerun; without one the autocast that is active holds.
     """
     values = measurement.values
     loss, norm, scale = values.get("loss", 0.0), values.get("grad_norm", 0.0), values.get("loss_scale", 1.0)
@@ -44,12 +49,23 @@ def inquire(
         return ""
     told = []
     if not isfinite(loss):
-        seen = judge_rerun(model, compute_loss, batch, loss, restore=restore)
+        with _as_it_was(model, is_scaled="loss_scale" in values):
+            seen = judge_rerun(model, compute_loss, batch, loss, restore=restore)
         told.append(seen.message)
         locates = locates and seen.verdict != "transient"
     if locates:
         restore()
-        origin = locate_nonfinite(model, batch, compute_loss, scale=scale)
+        with _as_it_was(model, is_scaled="loss_scale" in values):
+            origin = locate_nonfinite(model, batch, compute_loss, scale=scale)
         if origin is not None:
             told.append(f"it begins here: {origin.message}; {origin.reason}: {origin.fix}")
     return "; ".join(told)
+
+
+def _as_it_was(model: nn.Module, *, is_scaled: bool) -> AbstractContextManager[Any]:
+    """Autocast in float16 where a loss scaler says that the step was under it, and it is no longer."""
+    parameter = next(model.parameters(), None)
+    device = "cpu" if parameter is None else parameter.device.type
+    if not is_scaled or torch.is_autocast_enabled(device) or (parameter is not None and parameter.dtype in HALF):
+        return nullcontext()
+    return torch.autocast(device, torch.float16)

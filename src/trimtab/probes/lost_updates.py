@@ -8,6 +8,7 @@ from torch import Tensor
 
 from trimtab.probes import Reading, probe
 from trimtab.probes.subject import Moment
+from trimtab.ranks import take_part
 
 HALF = (torch.float16, torch.bfloat16)
 """The dtypes of parameters in which small updates are lost: they keep 11 and 8 significant bits."""
@@ -36,7 +37,9 @@ def measure_lost_updates(moment: Moment) -> Reading:
     if moment.reference is None:
         yield torch.full((count_numbers(moment),), torch.nan)
         return {}
-    counts = [count_lost(subject.parameters[index], moment.reference[index]) for index in half]
+    counts = [
+        count_lost(subject.parameters[index], moment.reference[index]) * subject.num_parts[index] for index in half
+    ]
     numbers = yield torch.cat([count.to(subject.device) for count in counts])
     totals = np.zeros((len(subject.groups), 2))
     np.add.at(totals, subject.group_of[half], np.asarray(numbers, dtype=np.float64).reshape(-1, 2))
@@ -49,10 +52,10 @@ def count_lost(parameter: Tensor, before: Tensor) -> Tensor:
     """How many weights with a gradient are as they were before the update, and how many have one; shape (2,).
 
     Args:
-        parameter: a parameter, with its gradient.
+        parameter: a parameter, with its gradient; of a sharded one this rank's part is looked at.
         before: what it was.
     """
-    gradient = parameter.grad
+    gradient, parameter = take_part(parameter.grad), take_part(parameter)
     if gradient is None or gradient.is_sparse or not gradient.numel():
         return torch.zeros(2, device=parameter.device)
     has_gradient = gradient != 0

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from trimtab.probes import Values, Watch, is_distributed, probe
+from trimtab.probes import Values, Watch, probe
 from trimtab.probes.subject import Moment, Subject
+from trimtab.ranks import is_distributed
 
 NAME = "schedule_pace"
 

@@ -168,7 +168,7 @@ def read_spectra(moment: Moment) -> Reading:
     if not moment.wants_spectra:
         return {}
     began = perf_counter()
-    moment.spectra = measure_spectra(moment.subject.model)
+    moment.spectra = measure_spectra(moment.subject.network)
     summary = summarize_spectra(moment.spectra) | {"spectra_seconds": perf_counter() - began}
     numbers = yield [summary.get(metric, nan) for metric in METRICS]
     return dict(_list_finite(zip(METRICS, map(float, numbers), strict=True)))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from trimtab.errors import InputError
 from trimtab.probes.groups import OTHER, Grouping, assign_groups, name_groups
+from trimtab.ranks import count_parts, is_first_rank, is_sharded, take_part, take_parts, unwrap
 from trimtab.spectra import Spectra
 
 if TYPE_CHECKING:
@@ -33,11 +34,14 @@ class Subject:
         grouping: groups given by name; None for the model's own modules.
 
     Attributes:
+        network: the model, without what `DistributedDataParallel` wraps around it.
         names: the name of every parameter, in the model's order; parameters the model does not own come last.
         parameters: the parameters in the same order.
         groups: the names of the groups.
         group_of: for every parameter the index of its group; shape (parameters,).
         schedule: the schedule of the learning rate, where there is one; set by who knows it.
+        has_shards: True if ranks keep parts of parameters.
+        num_parts: for every parameter into how many parts it is cut.
 
     Raises:
         InputError: if the model has nothing to train, or the optimizer holds none of it or cannot be judged.
@@ -51,7 +55,8 @@ class Subject:
         self.optimizer = optimizer
         self.scaler = scaler
         self.schedule: LRScheduler | None = None
-        members = assign_groups(model) if grouping is None else name_groups(model, grouping)
+        self.network = unwrap(model)
+        members = assign_groups(self.network) if grouping is None else name_groups(self.network, grouping)
         self._group_by_name = members
         owned = {id(parameter) for parameter in model.parameters()}
         foreign = [OTHER] if any(id(parameter) not in owned for parameter in _list_held(optimizer)) else []
@@ -61,13 +66,15 @@ class Subject:
     def refresh(self) -> None:
         """Look the optimizer's parameters up: those of the model in its order, then the others."""
         held = {id(parameter): parameter for parameter in _list_held(self.optimizer)}
-        named = [(name, held.pop(id(each))) for name, each in self.model.named_parameters() if id(each) in held]
+        named = [(name, held.pop(id(each))) for name, each in self.network.named_parameters() if id(each) in held]
         named += [(f"{OTHER}.{index}", parameter) for index, parameter in enumerate(held.values())]
         groups = self.optimizer.param_groups
         self._num_given = sum(len(group["params"]) for group in groups)
         self._frozen = [each for group in groups for each in group["params"] if not each.requires_grad]
         self.names = tuple(name for name, _ in named)
         self.parameters = [parameter for _, parameter in named]
+        self.has_shards = any(map(is_sharded, self.parameters))
+        self.num_parts = [count_parts(each) for each in self.parameters]
         index_of = {group: index for index, group in enumerate(self.groups)}
         last = len(self.groups) - 1
         members = [self._group_by_name.get(name, OTHER) for name in self.names]
@@ -87,6 +94,10 @@ class Subject:
         """The dtypes of the parameters, as text."""
         return sorted({str(parameter.dtype).removeprefix("torch.") for parameter in self.parameters})
 
+    def list_parts(self) -> list[Tensor]:
+        """The parameters, of sharded ones this rank's part."""
+        return take_parts(self.parameters) if self.has_shards else self.parameters
+
     def list_members(self, group: str) -> list[Tensor]:
         """The parameters of a group, by its name."""
         return self._members[group]
@@ -102,14 +113,40 @@ class Subject:
         return self.scaler is not None and self.scaler.is_enabled()
 
     def list_gradients(self) -> list[Tensor | None]:
-        """The gradient of each parameter, dense; None where there is none."""
+        """The gradient of each parameter, dense, of sharded ones this rank's part; None where there is none."""
         gradients = [parameter.grad for parameter in self.parameters]
+        if self.has_shards:
+            gradients = [_cut(*pair) for pair in zip(gradients, self.parameters, strict=True)]
         return [each.coalesce().values() if each is not None and each.is_sparse else each for each in gradients]
 
     @torch.no_grad()
     def measure_weights(self) -> float:
-        """The norm of all parameters together; not finite where one of them is not."""
-        return float(torch.linalg.vector_norm(stack_norms(self.parameters, self.device)))
+        """The norm of all parameters together, of sharded ones this rank's part; not finite where one is not."""
+        return float(torch.linalg.vector_norm(stack_norms(self.list_parts(), self.device)))
+
+    def share(self, numbers: Tensor) -> Tensor:
+        """Norms of this rank's parts as numbers whose mean over all ranks tells the norms of the whole.
+
+        Norms of what every rank has whole stay as they are. Of a parameter in k parts they become k times their square:
+        each part is on equally many ranks, so the mean is the sum of the squares of all parts.
+
+        Args:
+            numbers: one norm per parameter, or several times that; 1-d.
+        """
+        if not self.has_shards:
+            return numbers
+        num_parts = torch.tensor(self.num_parts, device=numbers.device)
+        by_parameter = numbers.to(torch.float64).reshape(-1, len(num_parts))
+        return torch.where(num_parts > 1, num_parts * by_parameter.square(), by_parameter).reshape(-1)
+
+    def join(self, numbers: NDArray[Any]) -> NDArray[Any]:
+        """The norms of the whole, from the means of what `share` gave."""
+        if not self.has_shards:
+            return numbers
+        by_parameter = numbers.reshape(-1, len(self.num_parts))
+        is_cut = np.array(self.num_parts) > 1
+        joined: NDArray[Any] = np.where(is_cut, np.sqrt(by_parameter), by_parameter).reshape(-1)
+        return joined
 
     def norms_by_group(self, norms: NDArray[Any]) -> tuple[float, ...]:
         """The Euclidean norm of each group from those of its parameters; shape (parameters,), as float32."""
@@ -182,7 +219,8 @@ class Moment:
     """True if the update before this step is one to measure, on every rank."""
 
     reference: list[Tensor] | None = None
-    """The parameters as they were exactly one update ago, where a copy of them is at hand; in the subject's order."""
+    """The parameters (of sharded ones this rank's part) as they were exactly one update ago, where a copy of them is at
+    hand; in the subject's order."""
 
     seconds: tuple[float, float] | None = None
     """Seconds since the step before, and those of them the supervisor took; None at the first step."""
@@ -190,15 +228,28 @@ class Moment:
     norms: tuple[list[Tensor | None], Tensor, Tensor, Tensor] | None = None
     """What `take_norms` has taken."""
 
+    signals: tuple[float, ...] = ()
+    """1 for each of `SIGNALS` that came in on this rank, otherwise 0, and once measured on how many ranks; empty where
+    none are read."""
+
+    losses: NDArray[np.float64] | None = None
+    """Every rank's own loss, NaN where it is not finite, once measured; shape (ranks,). None without ranks."""
+
+    def add_note(self, *sentences: str) -> None:
+        """Add to what the record is to say."""
+        self.note = "; ".join(filter(None, [self.note, *sentences]))
+
     def take_norms(self) -> tuple[list[Tensor | None], Tensor, Tensor, Tensor]:
         """The gradients, the norms of those that are there, of all parameters and of `buffers`; one call for all.
+
+        Of what is sharded they are of this rank's part, see `Subject.share`.
 
         No gradient is looked at where the loop has measured their norm already.
         """
         if self.norms is None:
             gradients = [] if self.grad_norm is not None else self.subject.list_gradients()
             there = [gradient for gradient in gradients if gradient is not None]
-            norms = stack_norms([*there, *self.subject.parameters, *self.buffers], self.subject.device)
+            norms = stack_norms([*there, *self.subject.list_parts(), *self.buffers], self.subject.device)
             sizes = len(there), len(self.subject.parameters), len(self.buffers)
             self.norms = gradients, *norms.split(sizes)
         return self.norms
@@ -217,6 +268,8 @@ def as_number(who: str, name: str, value: Tensor | float) -> Tensor:
     """
     if isinstance(value, Tensor):
         number = value.detach()
+        if is_sharded(number):  # such as the norm that clip_grad_norm_ returns; every rank has to hand it over
+            number = number.full_tensor()
     elif isinstance(value, Real):
         number = torch.tensor(float(value), dtype=torch.float64)
     else:
@@ -242,6 +295,16 @@ def stack_norms(tensors: list[Tensor], device: torch.device) -> Tensor:
         norms = torch._foreach_norm(real, 2, dtype=torch.float64 if is_double else torch.float32)
     is_here = {norm.device for norm in norms} == {device}
     return torch.stack(norms if is_here else [norm.to(device) for norm in norms])
+
+
+def _cut(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
+    """This rank's part of a gradient, cut as its parameter is; one that is still to be summed is summed first."""
+    if not is_sharded(gradient):
+        return gradient
+    if is_sharded(parameter) and gradient.placements != parameter.placements:
+        gradient = gradient.redistribute(placements=parameter.placements)
+    part: Tensor = take_part(gradient)
+    return part
 
 
 def _list_held(optimizer: Optimizer) -> list[Tensor]:
@@ -282,7 +345,7 @@ def _validate(model: nn.Module, optimizer: Optimizer) -> None:
         f"; it holds {num_foreign} that the model does not have, as after a layer was replaced: "
         "build it when the model is complete"
     )
-    if left_out:
+    if left_out and is_first_rank():
         warnings.warn(
             f"supervisor: the optimizer leaves out {len(names)} of the model's {len(trainable)} trainable parameters, "
             f"which are neither measured nor restored: {shorten(names)}{stale if num_foreign else ''}",

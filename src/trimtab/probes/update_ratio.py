@@ -26,9 +26,9 @@ def measure_update_ratio(moment: Moment) -> Reading:
     if moment.reference is None:
         yield torch.full((count_norms(moment),), torch.nan)
         return {}
-    moved = torch._foreach_sub(subject.parameters, list(moment.reference))
-    both = [*moved, *subject.parameters]
-    numbers = yield stack_norms(both, subject.device)
+    parts = subject.list_parts()
+    moved = torch._foreach_sub(parts, list(moment.reference))
+    numbers = subject.join((yield subject.share(stack_norms([*moved, *parts], subject.device))))
     moves = np.asarray(subject.norms_by_group(numbers[: len(moved)]))
     weights = np.asarray(subject.norms_by_group(numbers[len(moved) :]))
     with np.errstate(invalid="ignore"):

@@ -15,5 +15,5 @@ def measure_weight_norm(moment: Moment) -> Reading:
     """
     subject = moment.subject
     _, _, weights, _ = moment.take_norms()
-    norms = yield weights
-    return {"weight_norm": subject.norms_by_group(norms)}
+    norms = yield subject.share(weights)
+    return {"weight_norm": subject.norms_by_group(subject.join(norms))}

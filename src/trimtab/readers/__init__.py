@@ -33,7 +33,9 @@ class Log:
     """Their name of what was used to our metric; what was left out is in no value."""
 
     info: Mapping[str, Any] = field(default_factory=dict)
-    """What is known of the run: `tool`; `dtype` and `learning_rate` (the largest) where the log tells."""
+    """What is known of the run: `tool`; `dtype` and `learning_rate` (the largest) where the log tells; and of the
+    reading `num_entries` that were read, `num_skipped` that could not be, `num_duplicates` that hold a step again, and
+    `num_restarts`, the times that the run went back."""
 
 
 Recognize: TypeAlias = Callable[[Path], bool]

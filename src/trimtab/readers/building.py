@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from trimtab.errors import InputError
 from trimtab.readers import Log
-from trimtab.readers.columns import EPOCH, STEP, Column, choose_columns
+from trimtab.readers.columns import EPOCH, STEP, Column, choose_columns, note_displaced
 from trimtab.readers.gathering import Entry, Table, gather
 from trimtab.readers.repairs import put_right
-from trimtab.readers.sources import list_some
+from trimtab.readers.sources import Notes, list_some
 from trimtab.readers.stepping import Stepping, find_steps
 from trimtab.types import Clock, Measurement, Value
 
@@ -58,7 +58,8 @@ def build_log(
     numbers = table.columns[main]
     put_right(stepping, np.asarray(numbers.rows, dtype=np.int64), np.asarray(numbers.values, dtype=np.float64))
     unused = [name for name in table.columns if name not in columns]
-    said = [f"columns that say nothing of the training are left out: {list_some(map(repr, unused))}"] if unused else []
+    said = note_displaced(columns, names)
+    said += [f"columns that say nothing of the training are left out: {list_some(map(repr, unused))}"] if unused else []
     measurements = _bring_together(table, columns, stepping)
     _note_blank_end(table, columns, main, stepping)
     if not measurements:
@@ -69,7 +70,7 @@ def build_log(
         measurements=measurements,
         notes=(*notes, *table.notes, *said, *stepping.notes),
         columns={name: column.metric for name, column in columns.items()},
-        info={**_describe_run(table, columns), **(info or {})},
+        info={**_describe_run(table, columns), **_count(table, stepping, notes), **(info or {})},
     )
 
 
@@ -158,9 +159,20 @@ def _note_blank_end(table: Table, columns: Mapping[str, Column], main: str, step
         stepping.notes.append(f"from step {step} on {main!r} is empty; pandas and others write NaN as an empty cell")
 
 
+def _count(table: Table, stepping: Stepping, notes: Sequence[str]) -> dict[str, int]:
+    """How many entries were read, and what became of those that are no records of their own."""
+    num_left_out = notes.num_skipped if isinstance(notes, Notes) else 0
+    return {
+        "num_entries": table.num_rows,
+        "num_skipped": num_left_out + stepping.num_unusable,
+        "num_duplicates": stepping.num_duplicates,
+        "num_restarts": stepping.num_restarts,
+    }
+
+
 def _describe_run(table: Table, columns: Mapping[str, Column]) -> dict[str, Any]:
     """What the numbers themselves say of the run."""
-    info: dict[str, Any] = {"num_entries": table.num_rows}
+    info: dict[str, Any] = {}
     for name, column in columns.items():
         values = np.asarray(table.columns[name].values)
         finite = values[np.isfinite(values)]

@@ -160,6 +160,16 @@ def choose_columns(counts: Mapping[str, int], mapping: Mapping[str, str]) -> dic
     return {name: chosen[name] for name in counts if name in chosen}
 
 
+def note_displaced(columns: Mapping[str, Column], mapping: Mapping[str, str]) -> list[str]:
+    """A note for each column that is a mapped metric by its own name, and is kept under another; none where none is."""
+    told = {each.metric: name for name, each in columns.items() if each.metric in mapping.values()}
+    return [
+        f"{name!r} is kept as {each.metric!r}, since {told[found[0]]!r} is taken for {found[0]!r} as the mapping says"
+        for name, each in columns.items()
+        if not each.is_known and (found := match_name(name)) is not None and found[0] in told
+    ]
+
+
 def is_unused(name: str) -> bool:
     """True for a column that tells of the clock and the machine, or that counts steps a second time."""
     found = match_name(name)
@@ -180,8 +190,12 @@ def _resolve(names: Iterable[str], mapping: Mapping[str, str]) -> dict[str, str]
                 f"underscores, and none of {', '.join(sorted(TAKEN))}"
             )
         if ours in told.values():
-            raise InputError(f"mapping: two columns are called {ours!r}; each metric has one column")
-        told[name] = ours
+            first = next(each for each, metric in told.items() if metric == ours)
+            raise InputError(
+                f"mapping: two columns are called {ours!r}, {first!r} and {name!r}; each metric has one column"
+            )
+        if told.setdefault(name, ours) != ours:
+            raise InputError(f"mapping: {name!r} is to be both {told[name]!r} and {ours!r}; a column is one metric")
     return told
 
 

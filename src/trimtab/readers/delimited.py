@@ -13,9 +13,12 @@ from trimtab.readers import Log, reader
 from trimtab.readers.building import build_log
 from trimtab.readers.cells import parse_number
 from trimtab.readers.gathering import Entry
-from trimtab.readers.sources import list_some, note_unreadable, read_head, read_source, strip_name
+from trimtab.readers.sources import Notes, list_some, read_head, read_source, strip_name
 
 DELIMITERS = ",;\t|"
+PROGRESS = re.compile(r"%\|.*\| *\d+/\d+ \[")
+"""A progress bar, whose bars separate no cells."""
+
 SPACE = " "
 """One space or several between the cells, where none of the delimiters is there."""
 
@@ -36,7 +39,7 @@ class Delimited:
     entries: Iterable[Entry]
     """Its lines; cells that are empty are absent."""
 
-    notes: list[str]
+    notes: Notes
     """What was odd, a sentence each; whole after the last entry."""
 
 
@@ -45,7 +48,7 @@ def is_delimited(path: Path) -> bool:
     if strip_name(path).endswith((".csv", ".tsv")):
         return path.is_file()
     lines = [line for line in read_head(path).split("\n") if line.strip() and not line.startswith("#")][:2]
-    if len(lines) < 2 or lines[0].lstrip().startswith(("{", "[")):
+    if len(lines) < 2 or lines[0].lstrip().startswith(("{", "[")) or any(PROGRESS.search(line) for line in lines):
         return False
     delimiter = find_delimiter(lines[0])
     names, cells = (_split(line, delimiter) for line in lines)
@@ -81,7 +84,7 @@ def parse_delimited(path: Path) -> Delimited:
     start = next((place for place, (_, line) in enumerate(lines) if not line.startswith("#")), 0)
     delimiter = find_delimiter(lines[start][1])
     first = _split(lines[start][1], delimiter)
-    notes = list(source.notes)
+    notes = Notes(source.notes)
     if all(parse_number(cell) is not None for cell in first):
         header = _find_marked_header(lines[:start], delimiter, len(first))
         if not header:
@@ -131,7 +134,7 @@ def _name_columns(first: Sequence[str], notes: list[str]) -> list[str]:
 
 
 def _parse_rows(
-    lines: Sequence[tuple[int, str]], delimiter: str, header: list[str], cut_line: int, notes: list[str]
+    lines: Sequence[tuple[int, str]], delimiter: str, header: list[str], cut_line: int, notes: Notes
 ) -> Iterator[Entry]:
     ragged, headers, width = list[int](), list[int](), len(header)
     for number, line in lines:
@@ -145,8 +148,9 @@ def _parse_rows(
                 yield number, {name: cell for name, cell in zip(header, cells, strict=True) if cell}
         elif number == cut_line:
             notes.append(f"line {number}, the last, is cut short; it is left out")
+            notes.num_skipped += 1
         elif not line.startswith("#"):
             ragged.append(number)
     if headers:
         notes.append(f"the header stands again in line {list_some(headers)}, as where a run was started again")
-    notes += note_unreadable(ragged, f"not {width} cells wide")
+    notes.leave_out(ragged, f"not {width} cells wide")

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from trimtab.errors import InputError
 from trimtab.readers import Log, reader
 from trimtab.readers.building import build_log
 from trimtab.readers.columns import EPOCH, STEP, match_name, simplify
 from trimtab.readers.gathering import Entry
+from trimtab.readers.places import Place, Placed, settle
 from trimtab.readers.sources import read_head, read_source
 
 NUMBER = r"[+-]?(?:\d[\d,_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?)\b"
@@ -35,17 +35,14 @@ STAMP = re.compile(
 )
 """Dates, times of day and colours, in which there are numbers that mean nothing here."""
 
-BAR = re.compile(r"(\d+)/\d+ \[[^\]]*(?:it/s|s/it|\?)[^\]]*\]")
-"""A progress bar of tqdm, which counts steps."""
-
-COUNTER = re.compile(r"^\W*(epoch|(?:global[ _])?step|iter(?:ation)?)\b[\s:=#\[]*(\d[\d,]*)", re.IGNORECASE)
-"""A line that says where the run is, as Keras prints it above its progress bar."""
-
 BESIDE = frozenset(
     """info debug warning train training val valid validation eval evaluation test testing current at after end of the
     finished completed rank worker process main trainer root""".split()
 )
 """Words that may stand before `step` or `epoch`; after others, such as `skipped iterations`, it is another number."""
+
+PHASED = 40
+"""Characters at the beginning of a line in which it says of which data it is, as in `Validation: [10/50]`."""
 
 MAX_LINE = 4096
 """Characters of a line that are looked at."""
@@ -68,32 +65,46 @@ def read_text(path: Path, names: Mapping[str, str]) -> Log:
     nanoGPT, Megatron, Keras, the dictionaries that the Hugging Face Trainer prints, and tables of `name: number`.
     """
     source = read_source(path)
-    wanted = {simplify(name) for name in names}
-    entries = list(_walk(source.lines, wanted))
+    ours = _simplify_names(names)
+    entries, notes, is_in_samples = _walk(source.lines, set(ours))
     if not entries:
         raise InputError(
             f"log: {str(path)!r} has no line with a metric that is known by its name, such as 'step 120 loss 3.21'"
         )
-    return build_log(path, "text", entries, {simplify(name): ours for name, ours in names.items()}, notes=source.notes)
+    info = {"step_unit": "sample"} if is_in_samples else {}
+    return build_log(path, "text", entries, ours, notes=[*source.notes, *notes], info=info)
 
 
-def _walk(lines: Iterator[tuple[int, str]], wanted: set[str]) -> Iterator[Entry]:
-    """The lines that have a metric, each with the step and the epoch that hold for it."""
-    place: dict[str, Any] = {}
+def _simplify_names(names: Mapping[str, str]) -> dict[str, str]:
+    """The mapping by the names as they are told apart in text."""
+    ours: dict[str, str] = {}
+    for name, metric in names.items():
+        if ours.setdefault(simplify(name), metric) != metric:
+            raise InputError(
+                f"mapping: in text {name!r} is {simplify(name)!r}, which is to be both {ours[simplify(name)]!r} and "
+                f"{metric!r}; a column is one metric"
+            )
+    return ours
+
+
+def _walk(lines: Iterator[tuple[int, str]], wanted: set[str]) -> tuple[list[Entry], list[str], bool]:
+    """The lines that have a metric, each with the step and the epoch that hold for it.
+
+    Returns:
+        The entries, notes on their steps, and whether those are counted in samples.
+    """
+    place, found = Place(), list[Placed]()
     for number, whole in lines:
         line = _strip(whole)
-        if counter := COUNTER.match(line):
-            name = EPOCH if counter[1].lower() == EPOCH else STEP
-            place[name] = counter[2].replace(",", "")
-        elif "/s" in whole or "s/" in whole:
-            for bar in BAR.finditer(whole):
-                place[STEP] = bar[1]
+        place.read(line, whole, is_held_out=_find_phase(line[:PHASED], "") != "")
         cells = _find_cells(line, wanted)
         if cells:
             for name in (STEP, EPOCH):
                 if name in cells:
-                    place[name] = cells[name]
-            yield number, {**place, **cells}
+                    place.counts[name] = cells[name]
+            found.append(Placed(number, cells, dict(place.counts), place.position, dict(place.bars), place.bar))
+    entries, notes = settle(found)
+    return entries, notes, place.is_in_samples and bool(notes)
 
 
 def _strip(line: str) -> str:
@@ -108,7 +119,8 @@ def _find_cells(line: str, wanted: set[str] | frozenset[str] = frozenset()) -> d
     for pair in PAIR.finditer(line):
         unit = (pair["unit"] or "").strip("()") or ("ms" if pair["after"] == "ms" else "")
         name, counts = _name_pair(pair["name"], unit)
-        phase = _find_phase(line[end : pair.start()] + (pair["name"] if counts else ""), phase)
+        is_share = "/" in (pair["after"] or "")
+        phase = _find_phase(line[end : pair.start()] + (pair["name"] if counts or is_share else ""), phase)
         end = pair.end()
         number = pair["number"].rstrip(",")
         if counts:
@@ -117,7 +129,6 @@ def _find_cells(line: str, wanted: set[str] | frozenset[str] = frozenset()) -> d
         if phase and not name.startswith(("val", "eval", "test", "train")):
             name = phase + name
         is_metric = name in wanted or match_name(name) is not None
-        is_share = "/" in (pair["after"] or "")
         if not is_share and (is_metric or not number[-1:].isalpha()):
             cells.setdefault(name, number)
             has_metric = has_metric or is_metric

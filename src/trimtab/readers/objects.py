@@ -11,7 +11,7 @@ from trimtab.errors import InputError
 from trimtab.readers import Log, reader
 from trimtab.readers.building import build_log
 from trimtab.readers.gathering import Entry
-from trimtab.readers.sources import note_unreadable, read_head, read_source, strip_name
+from trimtab.readers.sources import Notes, read_head, read_source, strip_name
 
 HOLDERS = ("log_history", "history", "metrics", "logs", "records", "data", "rows", "steps")
 """Under what name a JSON file may hold its records, where it holds other things too."""
@@ -51,10 +51,10 @@ def read_json(path: Path, names: Mapping[str, str]) -> Log:
     return build_log(path, "json", entries, names, notes=notes)
 
 
-def parse_lines(path: Path) -> tuple[Iterator[Entry], list[str]]:
+def parse_lines(path: Path) -> tuple[Iterator[Entry], Notes]:
     """The records of a file with one in each line, and the notes, which are whole after the last."""
     source = read_source(path)
-    notes = list(source.notes)
+    notes = Notes(source.notes)
 
     def walk() -> Iterator[Entry]:
         unreadable: list[int] = []
@@ -67,7 +67,8 @@ def parse_lines(path: Path) -> tuple[Iterator[Entry], list[str]]:
                 unreadable.append(number)
         if unreadable and unreadable[-1] == number and source.is_cut_short:
             notes.append(f"line {unreadable.pop()}, the last, is cut short; it is left out")
-        notes.extend(note_unreadable(unreadable, "no JSON objects"))
+            notes.num_skipped += 1
+        notes.leave_out(unreadable, "no JSON objects")
 
     return walk(), notes
 

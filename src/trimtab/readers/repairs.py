@@ -47,6 +47,7 @@ def put_right(stepping: Stepping, rows: NDArray[np.int64], values: NDArray[np.fl
         since = _find_first_below(stepping.steps, int(rows[place - 1]) + 1, int(rows[place]), before)
         stepping.steps[:since][stepping.steps[:since] >= step] = UNUSABLE
         told.append(f"the run went back from step {before} to {step}; the later of the two is kept")
+    stepping.num_restarts = len(told)
     stepping.notes += _sum_up(told)
     kept = stepping.steps[rows] >= 0
     _note_conflicts(stepping, stepping.steps[rows[kept]])
@@ -64,6 +65,7 @@ def _drop_repeats(
         is_new[place] = pair not in seen
         seen.add(pair)
     num_new = int(is_new.sum())
+    stepping.num_duplicates += len(rows) - num_new
     if num_new < len(rows):
         times = set(Counter(pairs).values())
         if len(times) == 1 and num_new > 1:
@@ -161,6 +163,7 @@ def _sum_up(notes: list[str]) -> list[str]:
 
 def _note_conflicts(stepping: Stepping, steps: Steps) -> None:
     found, counts = np.unique(steps, return_counts=True)
+    stepping.num_duplicates += int((counts - 1).sum())
     if (counts > 1).any():
         num = count(int((counts > 1).sum()), "step is", "steps are")
         shown = list_some(found[counts > 1])

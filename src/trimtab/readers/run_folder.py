@@ -27,6 +27,7 @@ def read_run_folder(path: Path, names: Mapping[str, str]) -> Log:
     kept, notes = leave_out_abandoned(run.measurements)
     metrics = sorted({metric for each in kept for metric in each.values})
     info = {"tool": "Trimtab", "groups": tuple(run.manifest["groups"]), "num_entries": len(run.measurements)}
+    info |= {"num_skipped": 0, "num_duplicates": 0, "num_restarts": len(notes)}
     dtypes = run.manifest.get("dtypes", [])
     if len(dtypes) == 1:
         info["dtype"] = dtypes[0].removeprefix("torch.")

@@ -95,6 +95,17 @@ def count(num: int, one: str, several: str) -> str:
     return f"{num} {one if num == 1 else several}"
 
 
+class Notes(list[str]):
+    """Notes on a log, a sentence each, and how many of its lines were left out."""
+
+    num_skipped: int = 0
+
+    def leave_out(self, numbers: list[int], what: str) -> None:
+        """Count lines that are left out, and note them."""
+        self.num_skipped += len(numbers)
+        self.extend(note_unreadable(numbers, what))
+
+
 def note_unreadable(numbers: list[int], what: str) -> list[str]:
     """A note of the lines that were left out; none where there are none."""
     if not numbers:

@@ -31,6 +31,15 @@ class Stepping:
     notes: list[str] = field(default_factory=list)
     """What was put right, and what is odd."""
 
+    num_unusable: int = 0
+    """Entries that are left out since their step is no whole number from 0."""
+
+    num_duplicates: int = 0
+    """Entries of the main metric that hold a step again: the same number or another."""
+
+    num_restarts: int = 0
+    """How many times the run went back."""
+
 
 def find_steps(table: Table, columns: dict[str, Column], main: str) -> Stepping:
     """The step of each entry, from the best column there is for it.
@@ -65,6 +74,7 @@ def _read_steps(table: Table, name: str) -> Stepping:
     if is_bad.any():
         examples = list_some(f"{each:g}" for each in numbers[is_bad])
         num = count(int(is_bad.sum()), "entry is", "entries are")
+        stepping.num_unusable = int(is_bad.sum())
         stepping.notes.append(f"{num} left out, where {name!r} is no whole number from 0: {examples}")
     return stepping
 

@@ -16,7 +16,6 @@ from trimtab.diagnosis.postmortem import (
     list_timeline,
 )
 from trimtab.diagnosis.sweep import as_run
-from trimtab.diagnosis.telling import STATES
 from trimtab.diagnosis.walk import Run, gather
 from trimtab.journal import RunLog
 from trimtab.report.curves import draw_losses
@@ -70,7 +69,7 @@ def _make_cards(diagnosis: Diagnosis, num_lost: int) -> list[Card]:
 
 def _list_cause_rows(diagnosis: Diagnosis) -> list[Rows]:
     causes = [
-        (each.name, str(each.step), f"{each.confidence:.2f}", STATES[each.state], "; ".join(each.evidence), each.fix)
+        (each.name, str(each.step), f"{each.confidence:.2f}", each.outcome, "; ".join(each.evidence), each.fix)
         for each in diagnosis.causes
     ]
     excluded = [(name, each.name, why) for each in diagnosis.causes for name, why in _split(each.ruled_out)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.errors import TrimtabError
+from trimtab.ranks import is_distributed
 from trimtab.state.checkpoint import Loaded, Stamp
 from trimtab.state.checkpoints import Checkpoints
 from trimtab.state.encoding import encode_state
@@ -65,6 +66,13 @@ class Archive:
         self._num_clean = 0
         self._is_closed = False
         self.is_encodable = False
+
+    def gather(self) -> None:
+        """See that all ranks of a distributed run write and read together from here on; each of them calls it."""
+        if self.checkpoints.crew is None and is_distributed():
+            from trimtab.state.crew import Crew  # it takes long to import, and is seldom needed
+
+            self.checkpoints.crew = Crew()
 
     def hold(self) -> None:
         """Take the lock of the run folder, if it is not taken yet and this process writes.
@@ -126,13 +134,15 @@ class Archive:
         """
         if self._is_closed:
             return False
+        self.gather()
         self.hold()
         schedule = self._schedule[1] if self._schedule[0] == step else None
         state = self._run.capture() | {"supervisor": memory, "extra": extra, "schedule": schedule}
         self._newest = step
         self._num_clean = 0
         self._held = None
-        if self.checkpoints.copy(state, step, wait=wait):
+        own = None if self.checkpoints.crew is None else self._run.capture_own()
+        if self.checkpoints.copy(state, step, own=own, wait=wait):
             self._held = Stamp(step, is_healthy=True, score=score)
             self.is_encodable = True
         return self._held is not None
@@ -166,6 +176,7 @@ class Archive:
             accept: raises a `TrimtabError` if the state does not fit otherwise.
             before: only those of an earlier step.
         """
+        self.gather()
 
         def require_fit(loaded: Loaded) -> None:
             try:
@@ -175,7 +186,10 @@ class Archive:
                 self.mismatch = str(error)
                 raise
 
-        return self.checkpoints.load_newest(require_fit, before=before)
+        loaded = self.checkpoints.load_newest(require_fit, before=before, make_targets=self._run.make_targets)
+        crew = self.checkpoints.crew
+        self.mismatch = next(filter(None, [self.mismatch] if crew is None else crew.tell(self.mismatch)), "")
+        return loaded
 
     def abandon(self, after_step: int) -> None:
         """Put the checkpoints of later steps aside, since the run goes on from an earlier one."""
@@ -183,8 +197,20 @@ class Archive:
             self.checkpoints.abandon(after_step)
 
     def resume(self, loaded: Loaded) -> None:
-        """Set the run to a checkpoint, which it goes on from; the process that writes puts later ones aside."""
-        self._run.restore(loaded.state, self._report)
+        """Set the run to a checkpoint, which it goes on from; the process that writes puts later ones aside.
+
+        Of one that other ranks have saved than take it over, or another number of them, neither random numbers nor the
+        data position are taken over: each of those belongs to one rank.
+        """
+        state = loaded.state
+        if is_distributed() or loaded.stamp.num_ranks > 1:
+            state = self._run.join_own(state, loaded.own)
+            if loaded.own is None:
+                self._report(
+                    f"checkpoint: another number of ranks goes on from it than the {loaded.stamp.num_ranks} that saved "
+                    "it: random numbers and the data position begin anew"
+                )
+        self._run.restore(state, self._report)
         self.abandon(loaded.stamp.step)
         self.begin(loaded.stamp.step)
 
@@ -205,13 +231,15 @@ class Archive:
         return f"the run ends at step {step}; {step - healthy[0]} steps were made since its newest healthy checkpoint"
 
     @contextmanager
-    def closing(self, find_sickness: Callable[[], str]) -> Iterator[None]:
+    def closing(self, find_sickness: Callable[[], str], *, is_alone: bool = False) -> Iterator[None]:
         """Write what is held, wait until it is on disk, and give the lock back after the `with` block.
 
         Args:
             find_sickness: says why the run as it is now is not healthy; empty if nothing speaks against it.
+            is_alone: True if the run ends on this rank, and maybe on no other: then what is held is given up, since
+                all ranks write it together.
         """
-        if self._held is not None:
+        if self._held is not None and not (is_alone and self.checkpoints.crew is not None):
             self.write(find_sickness())
         self.checkpoints.close()
         self._is_closed = True

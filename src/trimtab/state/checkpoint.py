@@ -6,6 +6,11 @@
       state.json           the structure they belong to; nothing in it can run code
       stamp.json           what is known of it without reading it, versions, and the size and SHA-256 of each file
 
+and where several ranks have trained together, written by all of them
+
+      shards/              tensors of which each rank has a part, as `torch.distributed.checkpoint` writes them
+      rank-00000/          what each rank alone has: random numbers, data position, buffers
+
 A checkpoint is written aside, forced to the disk and renamed, so a kill at any instant leaves the one before. SHA-256
 is what `sha256sum` prints, and it takes 0.2 s for 300 MB, in C and without Python's global lock.
 """
@@ -25,15 +30,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from trimtab.errors import CheckpointError
 from trimtab.journal import to_json
-from trimtab.state.encoding import Encoded, decode_state, encode_state
-from trimtab.state.tensors import read_tensors, write_tensors
+from trimtab.state.encoding import Encoded, decode_state, encode_state, list_shards
+from trimtab.state.tensors import CHUNK, read_tensors, write_tensors
 
-FORMAT_VERSION = 1
-"""The version of a checkpoint's format; a reader refuses a newer one."""
+FORMAT_VERSION = 2
+"""The version of a checkpoint's format; a reader refuses a newer one. Since 2 there are those of several ranks."""
 
 MODEL, TENSORS, STATE, STAMP = "model.safetensors", "state.safetensors", "state.json", "stamp.json"
+
+SHARDS = "shards"
+"""The folder of sharded tensors."""
+
+MakeTargets = Callable[[Mapping[str, tuple[tuple[int, ...], torch.dtype]]], Mapping[str, Tensor]]
+"""What sharded tensors are read into: from names, with shape and dtype of the whole, to tensors of that dtype."""
 
 BUFFER = 2**18
 """Bytes of small tensors that are gathered before the disk is asked; larger ones go to it directly."""
@@ -55,6 +69,9 @@ class Stamp:
     score: float | None = None
     """A validation metric, the lower the better; None where there is none."""
 
+    num_ranks: int = 1
+    """How many ranks have trained together."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -67,7 +84,10 @@ class Loaded:
     """What is known of it."""
 
     state: dict[str, Any]
-    """The state that was saved, its tensors in CPU memory."""
+    """The state that was saved, its tensors in CPU memory; sharded ones are as their targets."""
+
+    own: dict[str, Any] | None = None
+    """What this rank alone had; None where there was one rank, or another number of them than now."""
 
 
 def write_checkpoint(folder: Path, state: Mapping[str, Any], stamp: Stamp) -> None:
@@ -100,18 +120,36 @@ def read_stamp(folder: Path) -> Stamp:
     return _read_index(folder)[0]
 
 
-def read_checkpoint(folder: Path) -> Loaded:
-    """Read a checkpoint and verify every byte of it.
+def read_checkpoint(
+    folder: Path, make_targets: MakeTargets | None = None, *, rank: int = 0, num_ranks: int = 1
+) -> Loaded:
+    """Read a checkpoint and verify every byte of it; of what several ranks read together, each verifies its share.
+
+    Args:
+        folder: where it lies.
+        make_targets: makes what sharded tensors are read into; None for whole tensors on the host.
+        rank: this rank.
+        num_ranks: how many ranks read it together.
 
     Raises:
         CheckpointError: if it is not whole, damaged, or of a newer format.
     """
     stamp, files = _read_index(folder)
+    large = sorted(name for name in files if name.startswith(f"{SHARDS}/"))
+    for name in large[rank::num_ranks]:
+        _read_file(folder / name, files[name], lambda *_: True)
     tree = _read_file(folder / STATE, files[STATE], lambda file, _: json.loads(file.read_rest()))
     model = _read_file(folder / MODEL, files[MODEL], read_tensors)
     rest = _read_file(folder / TENSORS, files[TENSORS], read_tensors)
     try:
-        return Loaded(folder, stamp, decode_state(tree, model, rest))
+        found = list_shards(tree)
+        shards = (make_targets or _make_whole)(found)
+        if found:
+            _read_shards(folder, shards)
+        own = _read_own(folder, files, name_own(rank)) if stamp.num_ranks == num_ranks > 1 else None
+        return Loaded(folder, stamp, decode_state(tree, model, rest, shards), own)
+    except CheckpointError:
+        raise
     except Exception as error:  # bytes that are intact and yet no state, written by something else
         raise _call_damaged(folder, f"its state cannot be put together ({type(error).__name__}: {error})") from error
 
@@ -147,6 +185,10 @@ class _HashedFile:
     def read_rest(self) -> bytes:
         return self.read(-1)
 
+    def drain(self) -> None:
+        while self.read(CHUNK):
+            pass
+
     @property
     def seal(self) -> dict[str, Any]:
         return {"bytes": self._size, "sha256": self._hash.hexdigest()}
@@ -161,22 +203,83 @@ def write_folder(folder: Path, encoded: Encoded, stamp: Stamp) -> Path:
     """Write a checkpoint beside where it shall lie and force it to the disk; nothing is left of one that fails."""
     aside = folder.with_name(f".{folder.name}.partial")
     try:
-        if aside.exists():
-            shutil.rmtree(aside)
-        aside.mkdir(parents=True)
-        contents: dict[str, Callable[[_HashedFile], None]] = {
-            MODEL: lambda file: write_tensors(file, encoded.model, encoded.aliases),
-            TENSORS: lambda file: write_tensors(file, encoded.rest, {}),
-            STATE: lambda file: file.write(json.dumps(encoded.tree, allow_nan=False).encode()),
-        }
-        files = {name: _write_file(aside / name, write) for name, write in contents.items()}
-        text = _format_index(_describe(stamp, files))
-        _write_file(aside / STAMP, lambda file: file.write(text.encode()))
-        _sync_folder(aside)
+        start_folder(aside)
+        seal_folder(aside, stamp, write_common(aside, encoded))
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     return aside
+
+
+def start_folder(aside: Path) -> None:
+    """Make the folder that a checkpoint is written into, anew."""
+    if aside.exists():
+        shutil.rmtree(aside)
+    aside.mkdir(parents=True)
+
+
+def write_common(aside: Path, encoded: Encoded) -> dict[str, Any]:
+    """Write what one rank writes for all; returns the seal of each file."""
+    return {MODEL: _write_file(aside / MODEL, lambda file: write_tensors(file, encoded.model, encoded.aliases))} | {
+        name: _write_file(aside / name, write) for name, write in _list_contents(encoded).items()
+    }
+
+
+def write_own(aside: Path, encoded: Encoded, name: str) -> dict[str, Any]:
+    """Write what one rank alone has into a folder of its own; returns the seal of each file."""
+    (aside / name).mkdir()
+    contents = _list_contents(encoded)
+    files = {f"{name}/{file}": _write_file(aside / name / file, write) for file, write in contents.items()}
+    _sync_folder(aside / name)
+    return files
+
+
+def seal_folder(aside: Path, stamp: Stamp, files: Mapping[str, Any]) -> None:
+    """Write the stamp of a checkpoint whose files are all there, and force the folder to the disk."""
+    text = _format_index(_describe(stamp, files))
+    _write_file(aside / STAMP, lambda file: file.write(text.encode()))
+    _sync_folder(aside)
+
+
+def name_own(rank: int) -> str:
+    """The folder of what a rank alone has."""
+    return f"rank-{rank:05d}"
+
+
+def _list_contents(encoded: Encoded) -> dict[str, Callable[[_HashedFile], None]]:
+    return {
+        TENSORS: lambda file: write_tensors(file, encoded.rest, {}),
+        STATE: lambda file: file.write(json.dumps(encoded.tree, allow_nan=False).encode()),
+    }
+
+
+def seal_file(path: Path) -> dict[str, Any]:
+    """The size and checksum of a file."""
+    with _HashedFile(path, "rb") as file:
+        file.drain()
+        return file.seal
+
+
+def _make_whole(shards: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, Tensor]:
+    return {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in shards.items()}
+
+
+def _read_shards(folder: Path, targets: Mapping[str, Tensor]) -> None:
+    from trimtab.state.shards import read_shards  # it takes long to import, and is seldom needed
+
+    try:
+        read_shards(folder / SHARDS, targets)
+    except Exception as error:
+        raise _call_damaged(folder, f"{SHARDS} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _read_own(folder: Path, files: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a rank alone had."""
+    names = f"{name}/{STATE}", f"{name}/{TENSORS}"
+    tree = _read_file(folder / names[0], files[names[0]], lambda file, _: json.loads(file.read_rest()))
+    rest = _read_file(folder / names[1], files[names[1]], read_tensors)
+    own: dict[str, Any] = decode_state(tree, {}, rest)
+    return own
 
 
 def _write_file(path: Path, write: Callable[[_HashedFile], None]) -> dict[str, Any]:
@@ -213,12 +316,14 @@ def _read_index(folder: Path) -> tuple[Stamp, dict[str, dict[str, Any]]]:
         if _format_index(held) != text:
             raise _call_damaged(folder, f"{STAMP} is not what was written")
         files = held["files"]
-        for name in (MODEL, TENSORS, STATE):
+        for name in {MODEL: None, TENSORS: None, STATE: None, **files}:
+            if ".." in Path(name).parts or Path(name).is_absolute():
+                raise _call_damaged(folder, f"{STAMP} names a file outside of it")
             size, expected = (folder / name).stat().st_size, files[name]["bytes"]
             if size != expected:
                 raise _call_damaged(folder, f"{name} has {size} bytes, and {expected} were written")
         score = None if held["score"] is None else float(held["score"])
-        return Stamp(held["step"], held["is_healthy"], held["reason"], score), files
+        return Stamp(held["step"], held["is_healthy"], held["reason"], score, held.get("num_ranks", 1)), files
     except FileNotFoundError as error:
         raise CheckpointError(
             f"checkpoint: {str(folder)!r} is not whole: it has no {Path(error.filename).name}"
@@ -235,7 +340,7 @@ def _read_file(path: Path, seal: Mapping[str, Any], read: Callable[[_HashedFile,
     try:
         with _HashedFile(path, "rb") as file:
             held = read(file, seal["bytes"])
-            file.read_rest()
+            file.drain()
             if file.seal == seal:
                 return held
     except OSError as error:

@@ -7,18 +7,20 @@ import math
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trimtab.errors import CheckpointError, TrimtabError
+from trimtab.ranks import is_first_rank
 from trimtab.state.checkpoint import (
     Loaded,
+    MakeTargets,
     Stamp,
     name_cause,
     put_in_place,
@@ -29,6 +31,9 @@ from trimtab.state.checkpoint import (
 )
 from trimtab.state.encoding import Encoded, encode_state
 from trimtab.state.tensors import Leaf, find_dtype
+
+if TYPE_CHECKING:
+    from trimtab.state.crew import Crew
 
 NAME = re.compile(r"step-(\d+)(\.old)?")
 """A checkpoint's folder; an old one is in its last moment, while a new one of the same step takes its place."""
@@ -58,6 +63,10 @@ class Checkpoints:
         report: told in one sentence what went wrong, once per streak; it may be called from the writing thread.
         prepare: called in the writing thread before each checkpoint is put in place, to write what has to be on disk by
             then.
+
+    Attributes:
+        crew: the ranks that write and read them together, each of which calls every method; None for this process
+            alone.
     """
 
     def __init__(
@@ -72,6 +81,7 @@ class Checkpoints:
         self._keep_last = keep_last
         self._report = report
         self._prepare = prepare
+        self.crew: Crew | None = None
         self._reported: set[str] = set()
         self._places: dict[tuple[str, str], Tensor] = {}
         self._held: Encoded | None = None
@@ -90,13 +100,16 @@ class Checkpoints:
         """
         return self.copy(state, stamp.step, wait=wait) and self.write(stamp, wait=wait)
 
-    def copy(self, state: Mapping[str, Any], step: int, *, wait: bool = False) -> bool:
+    def copy(
+        self, state: Mapping[str, Any], step: int, *, own: Mapping[str, Any] | None = None, wait: bool = False
+    ) -> bool:
         """Copy a state into memory that is kept for it; its tensors may be changed as soon as this returns.
 
         Args:
             state: as for `write_checkpoint`.
             step: optimizer steps done.
-            wait: wait until what is being written is on disk.
+            own: of several ranks, what this one alone has.
+            wait: wait until what is being written is on disk; several ranks always do.
 
         Returns:
             False if it was not taken, since the one before is still being written.
@@ -104,7 +117,7 @@ class Checkpoints:
         Raises:
             InputError: if the state holds what a checkpoint cannot.
         """
-        if not wait and self._writer is not None and self._writer.is_alive():
+        if not wait and self.crew is None and self._writer is not None and self._writer.is_alive():
             self._report_once(
                 "slow",
                 f"checkpoint: step {step} is not saved, since the one before is still being written; "
@@ -113,7 +126,10 @@ class Checkpoints:
             return False
         self.wait()
         self._reported.discard("slow")
-        self._held = self._copy(encode_state(state))
+        encoded = encode_state(state)
+        if not is_first_rank():  # which writes what all have alike
+            encoded = replace(encoded, model={}, rest={}, aliases={})
+        self._held = self._copy(replace(encoded, own=None if own is None else encode_state(own)))
         return True
 
     def write(self, stamp: Stamp, *, wait: bool = False) -> bool:
@@ -148,7 +164,12 @@ class Checkpoints:
             return [(path, stamp) for path, stamp in self._scan() if isinstance(stamp, Stamp)]
 
     def load_newest(
-        self, accept: Callable[[Loaded], None], *, before: int | None = None, healthy_only: bool = True
+        self,
+        accept: Callable[[Loaded], None],
+        *,
+        before: int | None = None,
+        healthy_only: bool = True,
+        make_targets: MakeTargets | None = None,
     ) -> Loaded | None:
         """Read the newest checkpoint that can be used; each that is passed over is reported with its reason.
 
@@ -156,29 +177,42 @@ class Checkpoints:
             accept: takes the checkpoint over, or raises a `TrimtabError` if it does not fit.
             before: only those of an earlier step.
             healthy_only: only those taken while the run was healthy.
+            make_targets: makes what sharded tensors are read into.
 
         Returns:
-            The checkpoint that was accepted, or None if there is none.
+            The checkpoint that was accepted, by all ranks, or None if there is none.
         """
         self.wait()
-        for path, stamp in self._scan():
+        for path in self._list_paths():
+            loaded, problem = None, ""
             try:
-                if isinstance(stamp, CheckpointError):
-                    raise stamp
+                stamp = read_stamp(path)
                 if before is not None and stamp.step >= before:
                     continue
                 if healthy_only and not stamp.is_healthy:
                     raise CheckpointError(
                         f"checkpoint: {str(path)!r} is not healthy: {stamp.reason or 'no reason given'}"
                     )
-                loaded = read_checkpoint(path)
+                loaded = self._read(path, make_targets)
                 accept(loaded)
             except TrimtabError as error:
                 where = "" if str(path) in str(error) else f"checkpoint: {str(path)!r} does not fit: "
-                self._report(f"{where}{error}; it is passed over")
-            else:
+                problem = f"{where}{error}; it is passed over"
+            problem = next(filter(None, [problem] if self.crew is None else self.crew.tell(problem)), "")
+            if not problem:
                 return loaded
+            self._report(problem)
         return None
+
+    def _list_paths(self) -> Sequence[Path]:
+        """All there are, whole or not, the newest step first, as the first rank sees them."""
+        paths = [path for path, _ in self._scan()]
+        return paths if self.crew is None else self.crew.tell(paths)[0]
+
+    def _read(self, path: Path, make_targets: MakeTargets | None) -> Loaded:
+        if self.crew is None:
+            return read_checkpoint(path, make_targets)
+        return read_checkpoint(path, make_targets, rank=self.crew.rank, num_ranks=self.crew.size)
 
     def abandon(self, after_step: int) -> None:
         """Put those of later steps aside, since the run goes on from an earlier one.
@@ -211,25 +245,36 @@ class Checkpoints:
         """The same state with its tensors copied into the kept places, which are changed where they do not fit."""
         leaves = {("model", name): leaf for name, leaf in encoded.model.items()}
         leaves |= {("rest", name): leaf for name, leaf in encoded.rest.items()}
+        leaves |= {("shards", name): leaf for name, leaf in encoded.shards.items()}
+        leaves |= {("own", name): leaf for name, leaf in (encoded.own.rest.items() if encoded.own else ())}
         self._places = {key: place for key, place in self._places.items() if _fits(place, leaves.get(key))}
         self._places = {key: self._places.get(key, _NOWHERE) for key in leaves}
         for key, leaf in leaves.items():
             if self._places[key] is _NOWHERE:
                 self._places[key] = _allocate_for(leaf)
         _copy_all(leaves, self._places)
-        model: dict[str, Leaf] = {name: place for (kind, name), place in self._places.items() if kind == "model"}
-        rest: dict[str, Leaf] = {name: place for (kind, name), place in self._places.items() if kind == "rest"}
-        return replace(encoded, model=model, rest=rest)
+
+        def list_places(wanted: str) -> dict[str, Any]:
+            return {name: place for (kind, name), place in self._places.items() if kind == wanted}
+
+        return replace(
+            encoded,
+            model=list_places("model"),
+            rest=list_places("rest"),
+            shards=list_places("shards"),
+            own=None if encoded.own is None else replace(encoded.own, rest=list_places("own")),
+        )
 
     def _write(self, encoded: Encoded, stamp: Stamp) -> None:
         """Write a copy and remove what is not kept; whatever fails is reported, for the training goes on."""
         folder = self.folder / f"step-{stamp.step:06d}"
         try:
-            self._tidy()
-            aside = write_folder(folder, encoded, stamp)
-            self._prepare()
-            with self._moving:
-                put_in_place(aside, folder)
+            if is_first_rank():
+                self._tidy()
+            if self.crew is None:
+                self._place(write_folder(folder, encoded, stamp), folder)
+            else:
+                self.crew.write(folder, encoded, stamp, lambda aside: self._place(aside, folder))
         except Exception as error:
             self._report_once(
                 "disk",
@@ -238,6 +283,8 @@ class Checkpoints:
             )
             return
         self._reported.discard("disk")
+        if not is_first_rank():
+            return
         try:
             self._rotate(folder)
         except Exception as error:
@@ -248,6 +295,11 @@ class Checkpoints:
             )
         else:
             self._reported.discard("rotation")
+
+    def _place(self, aside: Path, folder: Path) -> None:
+        self._prepare()
+        with self._moving:
+            put_in_place(aside, folder)
 
     def _tidy(self) -> None:
         """Remove what killed writes left behind, once, when this process begins to write."""

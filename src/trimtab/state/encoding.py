@@ -7,6 +7,7 @@ value that JSON has no word for is an object whose first key begins with `$`:
     {"$module": [mapping, metadata]}     the state of a module, which keeps the versions of its parts
     {"$int": hex}  {"$float": hex}  {"$bytes": base64}  {"$scalar": [dtype, hex]}  {"$dtype": name}  {"$device": name}
     {"$model": name}  {"$tensor": name}  {"$array": name}     in `model.safetensors`, and in `state.safetensors`
+    {"$shards": name, "shape": [...], "dtype": name}          in `shards/`: of a sharded tensor, all its parts
 
 A tensor that is dense but not contiguous has its `stride` beside its name.
 """
@@ -19,14 +20,18 @@ import struct
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trimtab.errors import InputError
+from trimtab.ranks import is_distributed, is_sharded, take_part
 from trimtab.state.tensors import DTYPE_CODES, METADATA, Leaf, find_dtype
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 MODEL_KEY = "model"
 """Under this key a state holds the model's own state, from plain names to tensors."""
@@ -54,6 +59,15 @@ class Encoded:
     rest: dict[str, Leaf] = field(default_factory=dict)
     """All other tensors and arrays, by where they are in the state."""
 
+    shards: dict[str, Tensor] = field(default_factory=dict)
+    """This rank's parts of sharded tensors, by where they are in the state."""
+
+    cuts: dict[str, Any] = field(default_factory=dict)
+    """How each sharded tensor is cut, by the same names."""
+
+    own: Encoded | None = None
+    """What this rank alone has, such as its random numbers; None where there is one rank."""
+
     aliases: dict[str, str] = field(default_factory=dict)
     """The model's names of a tensor that is kept under another name already."""
 
@@ -69,9 +83,21 @@ def encode_state(state: Mapping[str, Any]) -> Encoded:
     return encoder.encoded
 
 
-def decode_state(tree: Any, model: Mapping[str, Tensor], rest: Mapping[str, Tensor]) -> Any:
+def decode_state(
+    tree: Any, model: Mapping[str, Tensor], rest: Mapping[str, Tensor], shards: Mapping[str, Tensor] | None = None
+) -> Any:
     """The state that was encoded; names of one tensor are one tensor again."""
-    return _Decoder(model, rest).decode(tree)
+    return _Decoder(model, rest, shards or {}).decode(tree)
+
+
+def list_shards(tree: Any) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """The sharded tensors that a structure names, with the shape and dtype of the whole."""
+    if isinstance(tree, dict) and next(iter(tree), "") == "$shards":
+        return {tree["$shards"]: (tuple(tree["shape"]), _decode_dtype(tree["dtype"]))}
+    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    return {
+        name: found for part in parts if isinstance(part, (dict, list)) for name, found in list_shards(part).items()
+    }
 
 
 class _Encoder:
@@ -125,6 +151,10 @@ class _Encoder:
         return held
 
     def _encode_tensor(self, tensor: Tensor, path: tuple[Any, ...]) -> dict[str, Any]:
+        if is_sharded(tensor):
+            if is_distributed():
+                return self._encode_shards(tensor, path)
+            tensor = take_part(tensor)  # the only rank's part is the whole
         if type(tensor) not in (Tensor, nn.Parameter) or not _can_hold(tensor):
             kind = f"{type(tensor).__name__} of {tensor.dtype} and {tensor.layout} on {tensor.device}"
             raise InputError(
@@ -144,6 +174,14 @@ class _Encoder:
             self.encoded.aliases[path[-1]] = name
         is_permuted = not tensor.is_contiguous() and torch.empty_like(tensor, device="meta").stride() == tensor.stride()
         return {tag: name, "stride": list(tensor.stride())} if is_permuted else {tag: name}
+
+    def _encode_shards(self, tensor: DTensor, path: tuple[Any, ...]) -> dict[str, Any]:
+        name = ".".join(map(str, path))
+        while name in self.encoded.shards:
+            name += "_"
+        self.encoded.shards[name] = take_part(tensor.detach())
+        self.encoded.cuts[name] = tensor._spec
+        return {"$shards": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
 
     def _encode_rare(self, value: Any, path: tuple[Any, ...]) -> dict[str, Any]:
         kind = type(value)
@@ -181,8 +219,8 @@ class _Encoder:
 class _Decoder:
     """Puts a state together again."""
 
-    def __init__(self, model: Mapping[str, Tensor], rest: Mapping[str, Tensor]) -> None:
-        self._tensors = {"$model": model, "$tensor": rest, "$array": rest}
+    def __init__(self, model: Mapping[str, Tensor], rest: Mapping[str, Tensor], shards: Mapping[str, Tensor]) -> None:
+        self._tensors = {"$model": model, "$tensor": rest, "$array": rest, "$shards": shards}
         self._made: dict[tuple[str, str], Tensor] = {}
 
     def decode(self, tree: Any) -> Any:
@@ -198,6 +236,8 @@ class _Decoder:
             return self._find_tensor(tag, held, tree.get("stride"))
         if tag == "$array":
             return self._tensors[tag][held].numpy()
+        if tag == "$shards":
+            return self._tensors[tag][held]
         if tag == "$dict":
             return {self.decode(key): self.decode(value) for key, value in held}
         return DECODERS[tag](self.decode(held))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import InputError, TrimtabError
+from trimtab.ranks import is_sharded, join_part, take_part
 from trimtab.state.buffers import BufferCopies
 from trimtab.state.rng import capture_rng, restore_rng
 
@@ -56,13 +57,17 @@ class Snapshot:
     """True if the probe has measured exactly this state, and nothing was found."""
 
     copies: dict[Any, Tensor] = field(default_factory=dict)
-    """Copies of parameters, buffers and optimizer tensors, by what they are a copy of."""
+    """Copies of parameters, buffers and optimizer tensors, of sharded ones this rank's part, by what they are a copy
+    of."""
 
     devices: dict[Any, torch.device] = field(default_factory=dict)
     """Where the original of each copy lies."""
 
     dtypes: dict[Any, torch.dtype] = field(default_factory=dict)
     """The dtype of the original of each copy."""
+
+    cuts: dict[Any, Any] = field(default_factory=dict)
+    """How each sharded original is cut."""
 
     values: dict[Any, dict[str, Any]] = field(default_factory=dict)
     """What the optimizer keeps by parameter that is no tensor; every parameter that had state is a key."""
@@ -120,6 +125,7 @@ class LiveState:
         self._form = form
         self._place = place
         self._num_completed = self._num_stepped = 0
+        self._has_shards = any(is_sharded(each) for group in optimizer.param_groups for each in group["params"])
 
     @torch.no_grad()
     def copy_into(self, snapshot: Snapshot) -> None:
@@ -206,7 +212,11 @@ class LiveState:
                 partner.load_state_dict(copy.deepcopy(state))
 
     def _list_tensors(self, *, keeps_state: bool) -> Iterable[tuple[Any, Tensor]]:
-        """Every tensor a snapshot holds, under a key that finds it again."""
+        """Every tensor a snapshot holds, of sharded ones this rank's part, under a key that finds it again."""
+        listed = self._list_whole(keeps_state=keeps_state)
+        return ((key, take_part(tensor)) for key, tensor in listed) if self._has_shards else listed
+
+    def _list_whole(self, *, keeps_state: bool) -> Iterable[tuple[Any, Tensor]]:
         for group in self._optimizer.param_groups:
             for parameter in group["params"]:
                 yield ("parameter", parameter), parameter
@@ -227,7 +237,8 @@ class LiveState:
 
     def _choose_dtype(self, key: Any, tensor: Tensor) -> torch.dtype:
         """The dtype of a tensor's copy; a moment has the shape of its parameter."""
-        is_moment = key[0] == "state" and tensor.shape == key[1].shape != () and tensor.dtype == torch.float32
+        is_moment = key[0] == "state" and tensor.shape == take_part(key[1]).shape != ()
+        is_moment = is_moment and tensor.dtype == torch.float32
         return torch.bfloat16 if self._form == "bfloat16-moments" and is_moment else tensor.dtype
 
     def _make_room(self, snapshot: Snapshot, live: Mapping[Any, Tensor], dtypes: Sequence[torch.dtype]) -> None:
@@ -239,6 +250,8 @@ class LiveState:
         }
         snapshot.devices = {key: tensor.device for key, tensor in live.items()}
         snapshot.dtypes = {key: tensor.dtype for key, tensor in live.items()}
+        whole = self._list_whole(keeps_state=True) if self._has_shards else ()
+        snapshot.cuts = {key: tensor._spec for key, tensor in whole if is_sharded(tensor)}
 
     def _allocate(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """Room for the copy of a tensor."""
@@ -285,7 +298,8 @@ class LiveState:
             if key[0] == "state" and key not in live:
                 _, parameter, name = key
                 made = source.to(snapshot.devices[key], snapshot.dtypes[key], copy=True)
-                self._optimizer.state[parameter][name] = made
+                cut = snapshot.cuts.get(key)
+                self._optimizer.state[parameter][name] = made if cut is None else join_part(made, cut)
 
 
 def is_scheduler(partner: Partner) -> bool:

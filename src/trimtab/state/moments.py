@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from trimtab.ranks import take_part
 from trimtab.state.live import Snapshot
 
 TIMES = 1e3
@@ -20,6 +21,8 @@ def find_corrupt_moments(
 ) -> list[str]:
     """The optimizer tensors that are not finite, or far larger than in a snapshot; as `parameter: moment`.
 
+    Of sharded ones this rank's part is looked at.
+
     Args:
         optimizer: the optimizer.
         snapshot: a few steps old; None to look for what is not finite alone.
@@ -30,7 +33,7 @@ def find_corrupt_moments(
         for name, value in state.items():
             if not isinstance(value, Tensor) or not value.is_floating_point() or value.numel() == 0:
                 continue
-            norm = float(torch.linalg.vector_norm(value, dtype=torch.float64))
+            norm = float(torch.linalg.vector_norm(take_part(value), dtype=torch.float64))
             kept = None if snapshot is None else snapshot.copies.get(("state", parameter, name))
             before = 0.0 if kept is None else float(torch.linalg.vector_norm(kept, dtype=torch.float64))
             if not norm < float("inf") or norm > TIMES * before > 0:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.errors import CheckpointError
+from trimtab.ranks import cut_like, is_sharded, join_part, take_part, unwrap
 from trimtab.state.live import Partner, is_scheduler, restore_options
 from trimtab.state.rng import capture_rng, restore_rng
 
@@ -34,7 +35,7 @@ class RunState:
         partners: Sequence[Partner] = (),
         data: Partner | None = None,
     ) -> None:
-        self._model = model
+        self._model = unwrap(model)
         self._optimizer = optimizer
         self._partners = partners
         self._data = data
@@ -55,6 +56,42 @@ class RunState:
             "data": None if self._data is None else self._data.state_dict(),
             "rng": capture_rng(),
         }
+
+    def capture_own(self) -> dict[str, Any]:
+        """What of the state each rank of a distributed run has for itself; its tensors are those of the run."""
+        return {
+            "data": None if self._data is None else self._data.state_dict(),
+            "rng": capture_rng(),
+            "buffers": dict(self._model.named_buffers()),
+        }
+
+    def join_own(self, state: Mapping[str, Any], own: Mapping[str, Any] | None) -> dict[str, Any]:
+        """A state as this rank takes it over: with what it alone had, or without any rank's data and random numbers.
+
+        Args:
+            state: what all ranks have alike, and what the first alone had.
+            own: what this rank alone had; None if other ranks have saved the state than take it over.
+        """
+        if own is None:
+            return {**state, "data": None, "rng": None}
+        buffers = own["buffers"]
+        model = {name: buffers.get(name, value) for name, value in state["model"].items()}
+        hidden = {name: buffers.get(name, value) for name, value in state["hidden_buffers"].items()}
+        return {**state, "data": own["data"], "rng": own["rng"], "model": model, "hidden_buffers": hidden}
+
+    def make_targets(self, shards: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, Tensor]:
+        """What sharded tensors are read into: cut as those of this run are, and whole where this run cuts none.
+
+        Args:
+            shards: shape and dtype of the whole, by where a tensor is in the state.
+        """
+        live = _list_sharded(self.capture(), "")
+        parameters = [each for group in self._optimizer.param_groups for each in group["params"]]
+        for name in shards:  # an optimizer that has made no step yet has no moments, which are cut as parameters are
+            parts = name.split(".")
+            if parts[:2] == ["optimizer", "state"] and name not in live and int(parts[2]) < len(parameters):
+                live[name] = parameters[int(parts[2])]
+        return {name: _make_target(live.get(name), *shards[name]) for name in shards}
 
     def capture_schedule(self) -> dict[str, Any]:
         """What the loop is about to step, right after an update: schedulers, and the rates they have set."""
@@ -124,7 +161,7 @@ class RunState:
         parameters = dict(self._model.named_parameters(remove_duplicate=False))
         for name, value in state["model"].items():
             if name in parameters:
-                parameters[name].copy_(value)
+                _copy(parameters[name], value)
         others = {name: value for name, value in state["model"].items() if name not in {**parameters, **buffers}}
         if others or state["model_extra"]:  # what a model adds to its state, or calls by other names
             self._model.load_state_dict({**self._model.state_dict(), **others, **state["model_extra"]})
@@ -148,7 +185,7 @@ class RunState:
                 partner.load_state_dict(kept)
             except Exception as error:
                 report(f"checkpoint: {type(partner).__name__} does not take its state back: {error}")
-        if not keeps_place:
+        if not keeps_place and state["rng"] is not None:
             restore_rng(state["rng"])
 
     def _write_buffer(self, name: str, live: Tensor, value: Tensor) -> None:
@@ -183,12 +220,38 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
                 _restore_value(live, name, value, parameter, group)
 
 
+def _list_sharded(value: Any, path: str) -> dict[str, Tensor]:
+    """The sharded tensors of a state, by where they are in it, as a checkpoint names them."""
+    if is_sharded(value):
+        return {path: value}
+    pairs = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    )
+    parts = [_list_sharded(each, f"{path}.{key}".lstrip(".")) for key, each in pairs]
+    return {name: tensor for part in parts for name, tensor in part.items()}
+
+
+def _make_target(like: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    if like is not None and is_sharded(like) and like.shape == shape:
+        return join_part(torch.empty_like(take_part(like), dtype=dtype, requires_grad=False), like)
+    return torch.empty(shape, dtype=dtype)
+
+
+def _copy(live: Tensor, value: Tensor) -> None:
+    """Set a tensor, in place; a whole one is cut where this run cuts."""
+    if is_sharded(live) and not is_sharded(value):
+        value = cut_like(value, live)
+    take_part(live).copy_(take_part(value))
+
+
 def _restore_value(live: dict[str, Any], name: str, value: Any, parameter: Tensor, group: Mapping[str, Any]) -> None:
     at_hand = live.get(name)
     if not isinstance(value, Tensor):
         live[name] = value
     elif isinstance(at_hand, Tensor) and at_hand.shape == value.shape and at_hand.dtype == value.dtype:
-        at_hand.copy_(value)
+        _copy(at_hand, value)
+    elif is_sharded(parameter) and value.shape == parameter.shape:
+        live[name] = value.clone() if is_sharded(value) else cut_like(value, parameter)
     else:  # step counts are kept on the host, unless a kernel on the device reads them
         is_on_host = name == "step" and not (group.get("capturable") or group.get("fused"))
         live[name] = value.clone() if is_on_host else value.to(parameter.device, copy=True)

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from trimtab.history import History
+from trimtab.ranks import take_part
 from trimtab.state.buffers import BufferCopies
 from trimtab.state.snapshot import Snapshots
 from trimtab.types import Decision, Record
@@ -178,5 +179,5 @@ class SnapshotSchedule:
 
 
 def _mark(parameters: Sequence[Tensor]) -> list[int]:
-    """Marks that change when a parameter is written to in place."""
-    return [parameter._version for parameter in parameters]
+    """Marks that change when a parameter is written to in place, or this rank's part of it is."""
+    return [each._version for parameter in parameters for each in (parameter, take_part(parameter))]

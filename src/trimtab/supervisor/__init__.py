@@ -6,18 +6,20 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from trimtab import actions, probes
+from trimtab import actions, probes, ranks
 from trimtab.actions import Controls
 from trimtab.diagnosis import Diagnosis
 from trimtab.diagnosis.live import diagnose_halted
-from trimtab.errors import Halted, InputError
+from trimtab.errors import Halted, InputError, RanksError
 from trimtab.history import REBASE_AFTER, History
 from trimtab.journal import describe_run, parse_adjustment, to_fields
 from trimtab.journal.recorder import Recorder
@@ -34,6 +36,7 @@ from trimtab.probes.spectra import is_due
 from trimtab.probes.step_seconds import Stopwatch
 from trimtab.probes.subject import Moment, Subject, as_number
 from trimtab.report.health import Health, assess_health
+from trimtab.signals import SIGNALS, Inbox
 from trimtab.state.archive import Archive
 from trimtab.state.buffers import BufferCopies
 from trimtab.state.live import Form, LiveState, Partner, Place
@@ -41,10 +44,12 @@ from trimtab.state.packing import to_arrays, to_tensors
 from trimtab.state.run import RunState
 from trimtab.state.schedule import ProbeSchedule, SnapshotSchedule
 from trimtab.state.snapshot import Snapshots
+from trimtab.supervisor.distribution import refuse_unsupported, require_alike_ranks
 from trimtab.supervisor.examination import Examination, find_sickness
 from trimtab.supervisor.pace import UNSTEPPED, Pace
+from trimtab.supervisor.summary import summarize_steps
 from trimtab.supervisor.suspects import Suspects
-from trimtab.supervisor.validation import refuse_ranks, validate, validate_choices
+from trimtab.supervisor.validation import validate, validate_choices
 from trimtab.types import Action, Decision, Measurement, Record, Value
 
 if TYPE_CHECKING:
@@ -95,6 +100,7 @@ class Supervisor:
         data: the data position (a sampler or loader with `state_dict`), if it can be rewound: then a rollback
             rewinds it together with all random number generators. Without it, neither is rewound.
         resume: go on writing to a run folder that is there already.
+        signals: read what `trimtab signal` and the system send, at every check, for `supervisor.signals`.
         checkpoint_every: steps between two checkpoints that `checkpoint` writes into the run folder.
         self_updating: names of modules or parameters that change outside the optimizer, such as an average of the
             weights that is part of the model, a codebook, or Hebbian weights: a skip puts them back too.
@@ -113,6 +119,8 @@ class Supervisor:
     Attributes:
         step: optimizer steps checked so far.
         record: what was measured, decided and done at the newest check or review; None before the first.
+        signals: what came in by the newest check, the same on every rank, by the names in `trimtab.signals.SIGNALS`;
+            SIGTERM and SIGUSR1, on any rank, are a `pause`. The loop acts on them.
     """
 
     def __init__(
@@ -129,6 +137,7 @@ class Supervisor:
         probe: Any = None,
         data: Partner | None = None,
         resume: bool = False,
+        signals: bool = False,
         checkpoint_every: int = 200,
         self_updating: Sequence[str] = (),
         snapshot_form: Form = "full",
@@ -146,22 +155,34 @@ class Supervisor:
         self.policy = Policy.default() if policy is None else policy
         validate(self.policy, clip_norm, partners, scaler, compute_loss)
         validate_choices(snapshot_form, snapshot_place, checkpoint_every, log_every, spectra_every)
+        if isinstance(model, nn.Module):
+            refuse_unsupported(model, optimizer, has_probe=probe is not None, updates_itself=bool(self_updating))
         self.step = 0
         self.record: Record | None = None
+        self.signals: tuple[str, ...] = ()
         self._recorder = Recorder(
             lambda: self.step,
-            probes.is_first_rank,
+            ranks.is_first_rank,
             log_every=log_every,
             strict=mode == "strict" if strict is None else strict,
         )
         self._compute_loss = compute_loss
         self._spectra_every = spectra_every
+        self._settings = {
+            "the policy": self.policy.to_dict(),
+            "clip_norm": clip_norm,
+            "the probe": probe is None,
+            "signals": signals,
+        }
+        self._is_alike = False
+        self._norm: float | None = None
         self._subject = Subject(model, optimizer, scaler, groups)
         self._judge = Judge(self.policy, self._subject.groups)
         scales = scaler if scaler is not None and scaler.is_enabled() else None
         restored = [partner for partner in (*partners, scales) if partner is not None]
         self._subject.schedule = find_schedule(partners)
-        buffers = BufferCopies(model, self_updating)
+        network = self._subject.network
+        buffers = BufferCopies(network, self_updating)
         self._evaluate = make_evaluate(probe, compute_loss)
         if self._evaluate is not None and self_updating:
             self._evaluate = buffers.protect(self._evaluate)
@@ -169,7 +190,7 @@ class Supervisor:
         snapshots = Snapshots(live, self.policy.probation)
         subject, report = self._subject, self._recorder.survive
         self._controls = Controls(
-            model,
+            network,
             optimizer,
             scaler,
             subject.groups,
@@ -193,6 +214,9 @@ class Supervisor:
         self._examination = Examination(subject, self._controls, compute_loss, is_strict=self._recorder.is_strict)
         self._begin_anew()
         self._hooks: list[RemovableHandle] = []
+        self._inbox: Inbox | None = None
+        self._unsent: set[str] = set()
+        self._listening = ExitStack()
         self._archive: Archive | None = None
         if run is not None:
             state = RunState(model, optimizer, restored, data)
@@ -203,7 +227,7 @@ class Supervisor:
                 probation=self.policy.probation,
                 report=lambda sentence: self._recorder.warn("checkpoint", sentence),
                 flush=self._recorder.flush,
-                writes=probes.is_first_rank(),
+                writes=ranks.is_first_rank(),
             )
         if self._is_off:
             return
@@ -218,6 +242,9 @@ class Supervisor:
         ]
         if self._updates_itself:
             self._hooks.append(model.register_forward_pre_hook(self._before_forward))
+        if signals:
+            self._inbox = Inbox(run if ranks.is_first_rank() else None)
+            self._listening.enter_context(self._inbox.listen())
 
     @property
     def history(self) -> History:
@@ -259,7 +286,8 @@ class Supervisor:
             The decision. `decision.proceed` is False if the update is dropped or undone.
 
         Raises:
-            InputError: if the loss or the norm is not one number.
+            InputError: if the loss or the norm is not one number, or ranks were set up in different ways.
+            RanksError: if another rank is gone, or the ranks are at different steps.
             Halted: if the run has to end.
         """
         moment = Moment(
@@ -273,14 +301,17 @@ class Supervisor:
         if self._is_off:
             self._clip_only()
             return Decision(self.step)
+        self._require_alike()
         self._stopwatch.start()
         if self._pace.has_stalled(is_scaled=self._subject.scales):
             self._recorder.warn("unstepped", UNSTEPPED)
         try:
             with torch.no_grad():
-                decision = self._check(moment, batch)
+                decision = self._check(moment)
+        except RanksError:
+            raise
         except Exception as error:
-            self._recorder.survive(error)
+            self._recorder.survive(error, is_of_another=isinstance(error, probes.ProbeError))
             self._pass_over()
             decision = Decision(self.step)
         self._pace.is_step_due = decision.proceed
@@ -305,12 +336,14 @@ class Supervisor:
             True if backward may go ahead: the loss is finite, or the policy does not stop it.
 
         Raises:
-            InputError: if the loss is not one number.
+            InputError: if the loss is not one number, or ranks were set up in different ways.
+            RanksError: if another rank is gone, or the ranks are at different steps.
             Halted: if the run has to end.
         """
         moment = Moment(self._subject, loss=as_number("screen", "loss", loss))
         if self._is_off:
             return True
+        self._require_alike()
         self._stopwatch.start()
         passes, decision = True, Decision(self.step)
         try:
@@ -319,10 +352,12 @@ class Supervisor:
                 passes = self._judge.would_proceed(measurement)
                 if not passes:
                     self.step += 1
-                    decision = self._take(measurement)
+                    decision = self._take(measurement, moment)
                     self._look_ahead()
+        except RanksError:
+            raise
         except Exception as error:
-            self._unshared = error if probes.is_distributed() else None
+            self._unshared = error if ranks.is_distributed() else None
             self._recorder.survive(error)
         self._stopwatch.stop()
         self._conclude(decision)
@@ -385,7 +420,9 @@ class Supervisor:
     def review(self, **metrics: Tensor | float) -> Decision:
         """Judge the run by metrics of a validation or an epoch, such as `review(val_loss=0.31)`.
 
-        A policy may let it roll back or halt; after such a rollback a scheduler is one step behind.
+        A policy may let it roll back or halt; after such a rollback a scheduler is one step behind. Beside what is
+        given it records `train_loss` and `train_grad_norm`, the medians of the newest third of the steps since the
+        review before.
 
         Args:
             **metrics: metric name to one number; in a distributed run the same on every rank, each of which calls it.
@@ -406,7 +443,8 @@ class Supervisor:
             return Decision(self.step, clock="review")
         try:
             with torch.no_grad():
-                measured = self._measure_spectra() | values
+                told = summarize_steps(self.history, self.reviews.newest.step)
+                measured = told | self._measure_spectra() | values
                 decision = self._take(Measurement(self.step, measured, clock="review"))
         except Exception as error:
             self._recorder.survive(error)
@@ -422,7 +460,7 @@ class Supervisor:
         A batch is known again by a fingerprint, if `check` is given the batches; one that passes is forgotten. In a
         distributed run every batch is admitted, since ranks must not part.
         """
-        if self._is_off or probes.is_distributed():
+        if self._is_off or ranks.is_distributed():
             return True
         try:
             if self._suspects.admits(batch):
@@ -448,8 +486,11 @@ class Supervisor:
 
         That is model, optimizer, partners, scaler, random numbers, data position and what the supervisor remembers.
         The step waits for a copy in memory alone; it is written in the background once the steps after it have shown
-        that the state is sound. What the disk or a partner refuses is reported, and the training goes on. Not in a
-        distributed run.
+        that the state is sound. What the disk or a partner refuses is reported, and the training goes on.
+
+        In a distributed run every rank calls it, and all write together: sharded tensors through
+        `torch.distributed.checkpoint`, what all have alike once, and of each rank its random numbers, data position
+        and buffers.
 
         Args:
             extra: what else to keep: mappings, lists, tensors, numbers and text.
@@ -460,12 +501,10 @@ class Supervisor:
             True if one was taken; with `now`, if it is on disk.
 
         Raises:
-            InputError: at the first call, if there is no run folder, the run is a distributed one, or its state holds
-                what a checkpoint cannot.
+            InputError: at the first call, if there is no run folder, or its state holds what a checkpoint cannot.
         """
         if self._archive is None:
             raise InputError("checkpoint: there is no run folder to write to; pass run= to the Supervisor")
-        refuse_ranks("checkpoint")
         if not (now or self.is_checkpoint_due):
             self._archive.require_encodable(extra or {})
             return False
@@ -477,25 +516,24 @@ class Supervisor:
             self._recorder.warn("checkpoint", f"checkpoint: step {self.step} is not saved: {error}")
             return False
         if is_taken and (now or self._is_off):  # switched off, no check would judge it
-            return self._archive.write(find_sickness(self._subject, self.ledger, self.step), wait=now)
+            return self._archive.write(self._find_sickness(), wait=now)
         return is_taken
 
     def resume(self) -> Resumed | None:
         """Go on from the newest checkpoint of the run folder that is whole, healthy and of this run.
 
         Call it at the start. One that cannot be used is reported with its reason, and the next older one is tried.
-        Random numbers are set back too.
+        Random numbers are set back too. In a distributed run every rank calls it, and there may be more or fewer of
+        them than those that saved; then each rank's random numbers and data position begin anew.
 
         Returns:
             What the run goes on from; None if there is no checkpoint to go on from.
 
         Raises:
-            InputError: if there is no run folder, the run is a distributed one, or the folder holds checkpoints of
-                another run alone.
+            InputError: if there is no run folder, or the folder holds checkpoints of another run alone.
         """
         if self._archive is None:
             raise InputError("resume: there is no run folder to read; pass run= and resume=True to the Supervisor")
-        refuse_ranks("resume")
         self._archive.hold()
         loaded = self._archive.load(lambda state: self._judge.require_fit(state["supervisor"]))
         if loaded is None and self._archive.mismatch:
@@ -549,12 +587,14 @@ class Supervisor:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+        self._listening.close()
         self._close_watches()
         actions.restore_rates(self._controls)
         if self._archive is None:
             self._recorder.close(status)
             return
-        with self._archive.closing(lambda: find_sickness(self._subject, self.ledger, self.step)):
+        ends_alone = status.startswith("failed")
+        with self._archive.closing(self._find_sickness, is_alone=ends_alone):
             if status.startswith(("halted", "failed")) and is_first and self._archive.writes:
                 self._recorder.warn("lost", self._archive.tell_cost(self.step))
             self._recorder.close(status)
@@ -590,29 +630,50 @@ class Supervisor:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.finish("finished" if kind is None else f"failed: {kind.__name__}")
 
-    def _check(self, moment: Moment, batch: Any) -> Decision:
+    def _check(self, moment: Moment) -> Decision:
         failure, self._unshared = self._unshared, None
+        self.signals = ()
         was_new = self._schedule.is_new
         try:
+            self._read_signals(moment)
             self._prepare(moment)
         except Exception as error:
             failure = error
+        self._norm = None
         try:
             measurement = probes.measure(self.step, moment, failure)
+            norm = measurement.values.get("grad_norm", nan)
+            self._norm = norm if isinstance(norm, float) else nan
         except Exception:
             if was_new:
                 self._controls.snapshots.forget()
             self._schedule.is_new = was_new
             raise
+        self._take_signals(moment.signals)
         if moment.probe_failure is not None:
             self._tell_probe_failure(moment.probe_failure)
         try:
-            decision = self._take(measurement, batch, moment.note)
+            decision = self._take(measurement, moment)
         except Exception as error:
-            self._unshared = error if probes.is_distributed() else None
+            self._unshared = error if ranks.is_distributed() else None
             raise
         self._look_ahead()
         return decision
+
+    def _read_signals(self, moment: Moment) -> None:
+        """Note the signals that came in on this rank and that no check has told all ranks of yet."""
+        if self._inbox is not None:
+            moment.signals = (0.0,) * len(SIGNALS)
+            self._unsent |= set(self._inbox.read())
+            moment.signals = tuple(float(name in self._unsent) for name in SIGNALS)
+
+    def _take_signals(self, came_in: tuple[float, ...]) -> None:
+        """Take what came in on any rank, now that all know of it."""
+        if self._inbox is not None:
+            self._unsent.clear()
+            self.signals = tuple(name for name, num_ranks in zip(SIGNALS, came_in, strict=True) if num_ranks > 0)
+            for name in self.signals:
+                self._recorder.tell_event("signal", name=name)
 
     def _tell_probe_failure(self, error: Exception) -> None:
         if self._recorder.is_strict:
@@ -629,7 +690,7 @@ class Supervisor:
             if probes.is_sampled(self.step + 1):
                 self._watches = probes.start_watches(self._subject)
         except Exception as error:
-            self._unshared = error if probes.is_distributed() else None
+            self._unshared = error if ranks.is_distributed() else None
             self._recorder.survive(error)
 
     def _prepare(self, moment: Moment) -> None:
@@ -656,16 +717,18 @@ class Supervisor:
         if moment.is_ratio_due:
             moment.reference = self._schedule.find_reference(subject.parameters)
 
-    def _take(self, measurement: Measurement, batch: Any = None, note: str = "") -> Decision:
+    def _take(self, measurement: Measurement, moment: Moment | None = None) -> Decision:
         """From a measurement to a record: the second half of the picture, one line per arrow."""
+        note = "" if moment is None else moment.note
         decision = self._judge.judge(measurement)
         if decision.clock == "step":
             self._probing.judge(decision, self.history)  # before anything can fail on one rank alone
         if decision.findings:
             is_first = all(self.step - each.step > self.policy.memory for each in self.ledger if each.responses)
-            told = self._examination.examine(decision, measurement, self.history, batch, is_first=is_first)
+            told = self._examination.examine(decision, measurement, self.history, moment, is_first=is_first)
             note = "; ".join(filter(None, [note, *told]))
         action = actions.act(decision, self._controls, measurement, note)
+        self._norm = nan
         self._remember(Record(measurement, decision, action))
         return decision
 
@@ -704,9 +767,12 @@ class Supervisor:
         if decision.clock == "step" and probes.is_sampled(self.step) and self.step > probes.SAMPLE_EVERY:
             self._recorder.tell_event("health", groups=[to_fields(each) for each in self.health().groups])
 
+    def _find_sickness(self) -> str:
+        return find_sickness(self._subject, self.ledger, self.step)
+
     def _reload(self, before: int | None) -> int | None:
         """Set the run back to the newest healthy checkpoint; the step count, data and random numbers go on."""
-        if self._archive is None or probes.is_distributed():
+        if self._archive is None or ranks.is_distributed():
             return None
         loaded = self._archive.load(lambda _: None, before=before)
         if loaded is None:
@@ -714,6 +780,12 @@ class Supervisor:
         self._archive.reload(loaded, self.step)
         self._schedule.begin(self.step, self._subject.parameters)
         return loaded.stamp.step
+
+    def _require_alike(self) -> None:
+        """See, at the first step, that all ranks were set up alike."""
+        if not self._is_alike:
+            self._is_alike = True
+            require_alike_ranks(self._subject, self._settings)
 
     def _before_forward(self, *_: Any) -> None:
         """Copy what changes outside the optimizer, as it is when the first forward pass of a step begins."""
@@ -779,11 +851,14 @@ class Supervisor:
 
     def _pass_over(self) -> None:
         """Leave a step alone that could not be judged: clip it, and see that the next can be."""
-        if probes.is_distributed():  # the step may have been judged on another rank, which learns of it at the next
+        if ranks.is_distributed():  # the step may have been judged on another rank, which learns of it at the next
             self._schedule.give_up(self.step)
         else:
             self._schedule.pass_over(self.step)
-        self._clip_only()
+        if self._subject.has_shards and self._norm is not None:  # others may have gone on: none is to be waited for
+            actions.clip_gradients(Decision(self.step), self._controls, self._norm)
+        else:
+            self._clip_only()
         try:
             self._controls.buffers.update()
         except Exception as error:
@@ -821,6 +896,6 @@ class Supervisor:
             if self._archive is not None:
                 self._archive.note_update(self.step)
         except Exception as error:
-            self._unshared = error if probes.is_distributed() else None
+            self._unshared = error if ranks.is_distributed() else None
             self._recorder.survive(error)
         self._stopwatch.stop()

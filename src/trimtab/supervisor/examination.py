@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from math import isfinite
 from typing import Any
 
-from trimtab import probes
 from trimtab.actions import Controls
 from trimtab.diagnosis.causes import name_causes
 from trimtab.history import History
+from trimtab.probes.agreement import describe_losses
 from trimtab.probes.inquiry import inquire
 from trimtab.probes.rerun import ComputeLoss
-from trimtab.probes.subject import Subject, shorten
+from trimtab.probes.subject import Moment, Subject, shorten
+from trimtab.ranks import is_distributed
 from trimtab.state.moments import find_corrupt_moments
 from trimtab.state.rng import capture_rng, restore_rng
 from trimtab.types import RESTORING, Decision, Measurement
@@ -43,7 +44,7 @@ class Examination:
             self._rng = capture_rng()
 
     def examine(
-        self, decision: Decision, measurement: Measurement, history: History, batch: Any, *, is_first: bool
+        self, decision: Decision, measurement: Measurement, history: History, moment: Moment | None, *, is_first: bool
     ) -> Iterator[str]:
         """What there is to say, in sentences.
 
@@ -51,14 +52,20 @@ class Examination:
             decision: the decision, with its findings.
             measurement: what was seen.
             history: the measurements of steps.
-            batch: the batch, if it was handed over.
+            moment: the step, with the batch if that was handed over; None for a review.
             is_first: True at the beginning of an episode: then where a number first was not finite is looked for.
         """
         if any(each.metric == "loss" for each in decision.findings):
             yield from name_causes(history)
             yield from self._name_moments()
-        if batch is not None and self._compute_loss is not None:
-            yield self._inquire(self._compute_loss, measurement, batch, is_first)
+        if moment is None:
+            return
+        if moment.losses is not None and any(
+            each.metric == "loss" and isfinite(each.value) for each in decision.findings
+        ):
+            yield describe_losses(moment.losses)
+        if moment.batch is not None and self._compute_loss is not None:
+            yield self._inquire(self._compute_loss, measurement, moment.batch, is_first)
 
     def _name_moments(self) -> Iterator[str]:
         names = {id(each): name for each, name in zip(self._subject.parameters, self._subject.names, strict=True)}
@@ -72,7 +79,7 @@ class Examination:
         In a distributed run nothing is computed again: one rank's batch may be fine, and a wrapped model's forward and
         backward passes wait for the other ranks.
         """
-        if probes.is_distributed():
+        if is_distributed():
             return ""
         now = capture_rng()
 

@@ -6,7 +6,6 @@ from typing import get_args
 
 import torch
 
-from trimtab import probes
 from trimtab.errors import InputError
 from trimtab.policy import Policy
 from trimtab.state.live import Form, Partner, Place
@@ -31,19 +30,6 @@ def validate_choices(
             raise InputError(f"supervisor: {name} is {number!r}; it has to be above 0")
     if not isinstance(spectra_every, int) or spectra_every < 0:
         raise InputError(f"supervisor: spectra_every is {spectra_every!r}; it has to be 0, for never, or above")
-
-
-def refuse_ranks(who: str) -> None:
-    """See that the run is no distributed one.
-
-    Raises:
-        InputError: if it is.
-    """
-    if probes.is_distributed():
-        raise InputError(
-            f"{who}: checkpoints of a distributed run are not kept yet, since each rank has random numbers and data of "
-            "its own; put supervisor.state_dict() into checkpoints of your own"
-        )
 
 
 def validate(

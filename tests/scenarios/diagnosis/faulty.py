@@ -337,6 +337,45 @@ TIMES = np.linspace(0, 1, 20)
 FALLING = 0.2 + 1.8 * np.exp(-4 * TIMES)
 
 
+def zero_from(step: int) -> Make:
+    """A loss of exactly 0 from a step to the end, as where all labels are masked; the gradient goes with it."""
+
+    def make(rng: Rng) -> Draft:
+        draft = healthy(rng)
+        draft.columns["loss"][step:] = 0.0
+        draft.columns["grad_norm"][step:] = 0.0
+        return draft
+
+    return make
+
+
+def zero_for_a_while(rng: Rng) -> Draft:
+    """A loss of exactly 0 for 120 steps, then as before."""
+    draft = healthy(rng)
+    draft.columns["loss"][120:240] = 0.0
+    return draft
+
+
+def slow_overfitting(rng: Rng) -> Draft:
+    """A training loss that falls on, and an evaluation loss that rises by 5 % over its last ten reviews."""
+    draft = healthy(rng, loss=fall(rng, end=0.3, speed=4))
+    evaluated = np.concatenate((np.linspace(1.8, 0.9, 6), np.linspace(0.902, 0.945, 10)))
+    return with_reviews(draft, rng, evaluated, size=0.002)
+
+
+def overwritten(loss: float) -> Make:
+    """A weight whose square overflows, to the end, with a loss that is this many times as high."""
+
+    def make(rng: Rng) -> Draft:
+        draft = healthy(rng)
+        draft.columns["weight_norm"] = 20 * noise(rng, NUM, 0.001)
+        draft.columns["weight_norm"][HALF:] = np.inf
+        draft.columns["loss"][HALF:] *= loss
+        return draft
+
+    return make
+
+
 def data_bound(rng: Rng) -> Draft:
     """A loader that takes two thirds of every step."""
     draft = healthy(rng, step_seconds=0.3 * noise(rng, NUM, 0.1))
@@ -435,9 +474,15 @@ FAULTY: dict[str, tuple[Make, str, str]] = {
     "a loss of a million": (flat(level=1e6, size=0.2), "unscaled-data", "failed"),
     "a loss that is flat": (flat(), "never-learned", "failed"),
     "a loss that is flat and noisy": (flat(size=0.1), "never-learned", "failed"),
+    "a loss of 0 from the start": (zero_from(0), "zero-loss", "failed"),
+    "a loss of 0 from the middle": (zero_from(HALF), "zero-loss", "failed"),
+    "a loss of 0 for a while": (zero_for_a_while, "zero-loss", "degraded"),
+    "a weight of 1e30 that the loss does not show": (overwritten(1.0), "corrupted-weights", "failed"),
+    "a weight of 1e30 that the loss shows": (overwritten(1e12), "corrupted-weights", "failed"),
     "five batches again and again": (repeating, "repeated-batches", "degraded"),
     "overfitting": (overfitting, "overfitting", "degraded"),
     "overfitting late": (late_overfitting, "overfitting", "degraded"),
+    "overfitting by a little": (slow_overfitting, "overfitting", "degraded"),
     "training data known by heart": (memorizing, "memorized-training-data", "degraded"),
     "overfitting over 20 epochs": (epochs(FALLING, 0.8 + 2 * (TIMES - 0.3) ** 2), "overfitting", "degraded"),
     "overfitting from the first review on": (

@@ -221,6 +221,24 @@ def growing_weights(rng: Rng) -> Draft:
     return healthy(rng, weight_norm=20 * np.linspace(1, 1.5, NUM) * noise(rng, NUM, 0.001))
 
 
+def learned_to_zero(digits: int) -> Make:
+    """A small set that is learned by heart: a loss that falls to exactly 0, as it was rounded."""
+
+    def make(rng: Rng) -> Draft:
+        loss = 2.3 * np.exp(-16 * np.linspace(0, 1, NUM)) * noise(rng, NUM, 0.1)
+        return healthy(rng, loss=np.round(loss, digits), grad_norm=loss)
+
+    return make
+
+
+def slack(rng: Rng) -> Draft:
+    """A hinge loss that more and more batches meet: more and more zeros, at last no others."""
+    share = np.linspace(1.0, -0.3, NUM)
+    loss = np.maximum(share + 0.25 * rng.normal(size=NUM), 0.0)
+    loss[-110:] = 0.0
+    return healthy(rng, loss=loss)
+
+
 def epochs(num: int, size: float = 0.01) -> Make:
     """One record an epoch, averages with little noise, each with a review."""
 
@@ -280,6 +298,9 @@ SOUND: dict[str, Make] = {
     "a sawtooth": sawtooth,
     "a loss below zero": negative,
     "a squared error over decades": regression,
+    "a small set learned to 0.00": learned_to_zero(2),
+    "a small set learned to 0.0000": learned_to_zero(4),
+    "a hinge loss that is met": slack,
     "reviews that fall": reviewed(0.7 + 1.5 * np.exp(-np.linspace(0.3, 4, 12))),
     "reviews that are flat at the end": reviewed(0.8 + 1.5 * np.exp(-np.linspace(0.3, 12, 16)), size=0.01),
     "noisy reviews": reviewed(0.8 + 1.5 * np.exp(-np.linspace(0.3, 4, 16)), size=0.12),

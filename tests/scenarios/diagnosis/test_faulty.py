@@ -29,7 +29,7 @@ def test_cause_is_named_first(name: str, make: Make, cause: str, verdict: str, s
 def test_every_cause_of_a_log_has_its_scenario() -> None:
     """All causes are put in here, or in the runs that Trimtab recorded itself."""
     own = {
-        "batch-not-finite", "transient-fault", "corrupted-moments", "bad-batches", "corrupted-weights",
+        "batch-not-finite", "transient-fault", "corrupted-moments", "bad-batches",
         "harmful-update", "precision-loss", "loss-scale-oscillating", "unreached-parameters", "dead-units", "halted",
     }  # fmt: skip
     unmeasured = {"loss-not-recorded", "loss-scale-not-recorded"}

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-Kind: TypeAlias = Literal["hard", "late", "flip-flop", "never-seen", "seen-twice", "nonfinite"]
+Kind: TypeAlias = Literal["hard", "late", "flip-flop", "never-seen", "seen-twice", "nonfinite-loss"]
 """The kinds of rows that `RowTracker.find` tells apart."""
 
 LATE_QUANTILE = 0.9
@@ -44,14 +44,14 @@ class RowSummary:
     num_seen_twice: int
     """Rows seen more than once in one epoch."""
 
-    num_nonfinite: int
+    num_nonfinite_loss: int
     """Rows that had a loss that is not finite."""
 
     def __str__(self) -> str:
         return (
             f"{self.num_rows} rows in {self.num_epochs} epochs: {self.num_hard} hard, {self.num_late} late, "
             f"{self.num_flip_flop} flip-flop, {self.num_never_seen} never seen, {self.num_seen_twice} seen twice in an "
-            f"epoch, {self.num_nonfinite} with a loss that is not finite"
+            f"epoch, {self.num_nonfinite_loss} with a loss that is not finite"
         )
 
 
@@ -71,7 +71,7 @@ KINDS: Mapping[str, Callable[[Mapping[str, NDArray[Any]]], NDArray[np.bool_]]] =
     "flip-flop": lambda held: held["num_flips"] >= MIN_FLIPS,
     "never-seen": lambda held: (held["num_epochs"] == 0) & (held["num_nonfinite"] == 0),
     "seen-twice": lambda held: held["num_seen"] > held["num_epochs"],
-    "nonfinite": lambda held: held["num_nonfinite"] > 0,
+    "nonfinite-loss": lambda held: held["num_nonfinite"] > 0,
 }
 """How the rows of a kind are told."""
 

@@ -112,7 +112,7 @@ class RowTracker:
         Args:
             kind: `hard`: seen and never learned; `late`: learned later than nine tenths of those learned;
                 `flip-flop`: forgotten at least twice; `never-seen`; `seen-twice`: more than once in an epoch;
-                `nonfinite`: had a loss that is not finite.
+                `nonfinite-loss`: had a loss that is not finite.
 
         Raises:
             InputError: if there is no such kind.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import log
+from math import isfinite, log
 
 import numpy as np
 
+from trimtab.diagnosis.advice import advise_on_wiring
 from trimtab.diagnosis.curves import describe_loss, find_swing
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.stuck import FINE_TUNING, LOW_LOSS, is_clear, is_stuck, tell_flat
 from trimtab.diagnosis.tree import Answer, Cause, Exclusion, Unmeasured, cause
 from trimtab.diagnosis.weights import read_weights
+from trimtab.diagnosis.zeros import find_zeros
 
 CLASSES = (2, 3, 4, 5, 8, 10, 20, 50, 100, 200, 256, 1000, 10_000, 30_522, 32_000, 50_257, 50_304, 128_256, 151_936)
 """Usual numbers of classes and of tokens; the loss of an output that is the same for every input is their logarithm."""
@@ -40,6 +42,40 @@ def find_repeated_batches(evidence: Evidence) -> Iterator[Answer]:
             evidence=(found[0].message, f"it was found at {len(found)} steps"),
             fix="`DataLoader(data, shuffle=True)`; `sampler.set_epoch(epoch)` where it is distributed",
         )
+
+
+@cause("zero-loss", question="learning")
+def find_zero_loss(evidence: Evidence) -> Iterator[Answer]:
+    """The loss is exactly 0, and nothing is learned from it.
+
+    What it sees:
+        A loss of exactly 0 at 100 records in a row or more, from the start or after usual values. One that fell to
+        nearly 0 before, as where a small set is known by heart, is none.
+    Fix:
+        Look at the labels and at what the mean is taken over: labels that are all masked, a mask of zeros, a loss that
+        was multiplied by 0 or replaced.
+    """
+    found = evidence.ask(find_zeros)
+    if not found:
+        return
+    worst = max(found, key=lambda each: (each.is_at_end, each.num))
+    before = f"it was {worst.before:.4g} right before" if isfinite(worst.before) else "it never was anything else"
+    norms = evidence.metric("grad_norm").finite.between(worst.first, worst.last).values
+    is_silent = bool(len(norms)) and not norms.any()
+    silent = ("the gradient norm is exactly 0 meanwhile",) if is_silent else ()
+    yield Cause(
+        confidence=0.9 if is_silent else 0.8,
+        step=worst.first,
+        evidence=(
+            f"the loss is exactly 0 at {worst.num} records from step {worst.first} to {worst.last}",
+            before,
+            *silent,
+        ),
+        fix="look at the labels of such a batch and at what the loss is multiplied with: "
+        "`(labels != -100).float().mean()` is the share that is not masked; it must not be 0",
+        state="fatal" if worst.is_at_end else "passed",
+        alternative="a margin or hinge loss that every sample meets; then the run was done at that step",
+    )
 
 
 @cause("constant-output", question="learning")
@@ -117,7 +153,7 @@ def find_never_learned(evidence: Evidence) -> Iterator[Answer]:
         step=int(shape.starts[0]),
         evidence=(tell_flat(evidence),),
         fix="train on one batch of 8 until its loss is 0; if that works, the learning rate × 10, else the wiring: "
-        "`trimtab.Supervisor(model, optimizer)` measures gradients, updates and dead units by group",
+        + advise_on_wiring(evidence),
         state="fatal",
         alternative="labels that do not fit their inputs, or shapes that broadcast, such as (n, 1) against (n,)",
     )

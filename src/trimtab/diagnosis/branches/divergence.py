@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trimtab.detectors.silent_divergence import NORM_RISE, RATE_RISE
+from trimtab.diagnosis.advice import advise_clipping
 from trimtab.diagnosis.curves import SURE, describe_loss, find_rate_jumps, find_swing, median_between
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.tree import Answer, Cause, Exclusion, State, Unmeasured, cause
@@ -20,8 +22,8 @@ GRAVE = 0.3
 GRAVE_TIMES = 1.5
 """Or how many times its lowest level the loss is at the end."""
 
-RATE_RISE, NORM_RISE, WEIGHT_RISE = 1.3, 3.0, 1.5
-"""How far a rate, a gradient norm and a weight norm have to rise along with the loss to be its reason."""
+WEIGHT_RISE = 1.5
+"""How far a weight norm has to rise along with the loss to be its reason."""
 
 SAME_WEIGHT = 1.2
 """Weight norms within so much of each other have not moved."""
@@ -116,13 +118,13 @@ def find_high_rate(evidence: Evidence) -> Iterator[Answer]:
     if not (rise.rate >= RATE_RISE or rise.norm >= NORM_RISE):
         yield Exclusion(f"learning rate × {rise.rate:.3g}, gradient norm × {rise.norm:.3g} since the loss rises")
         return
+    clipping = advise_clipping(evidence)
     factor = 0.1 if rise.rate >= 3 or rise.share > 1 else 0.5
     yield Cause(
         confidence=0.85 if rise.rate >= RATE_RISE else 0.75,
         step=rise.step,
         evidence=_tell(rise),
-        fix=f"the learning rate × {factor:g} and clipping, from a checkpoint before step {rise.step}: "
-        "`Supervisor(model, optimizer, clip_norm=1.0)`",
+        fix=f"the learning rate × {factor:g} from a checkpoint before step {rise.step}, and {clipping}",
         state=rise.state,
         alternative="a change of the data at that step, if the rate × 0.1 changes nothing",
     )

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from trimtab.detectors.reviewing import LEAST_REVIEWS, RISEN, Pairs
 from trimtab.diagnosis.curves import describe_loss
 from trimtab.diagnosis.evidence import Evidence
+from trimtab.diagnosis.pairs import measure_slow_rise, read_pairs
 from trimtab.diagnosis.stuck import FINE_TUNING, LOW_LOSS
 from trimtab.diagnosis.tree import Answer, Cause, Exclusion, Unmeasured, cause
-from trimtab.history import GAUSSIAN_MAD
-
-LOSSES = ("val_loss", "eval_loss", "validation_loss", "valid_loss", "test_loss")
-"""What the loss of an evaluation is called."""
 
 ACCURACIES = ("val_accuracy", "val_acc", "eval_accuracy", "validation_accuracy", "accuracy")
 """What the accuracy of an evaluation is called."""
@@ -23,78 +19,20 @@ ACCURACIES = ("val_accuracy", "val_acc", "eval_accuracy", "validation_accuracy",
 DIVERSITIES = ("embedding_std", "feature_std", "representation_std", "effective_rank", "diversity")
 """What says how far representations differ from each other; 0 where they are all the same."""
 
-LEAST_REVIEWS = 4
-"""Reviews below which nothing is said."""
-
-RISEN = 0.05
-"""How far above its best, relative to it, an evaluation loss has to end; or a tenth of what was learned."""
+SLOWLY = 0.02
+"""How far it has to have risen along a line."""
 
 DROPOUT = 0.6
 """Dropout and augmentation make the training loss higher than the evaluation's, but hardly by more than this ratio."""
 
-APART = 2.5
-"""An evaluation loss above so many times the training loss from the very first review on is another computation."""
-
 CLEAR = 0.015
 """The standard error of a level, relative to it, up to which it can be said to be flat."""
-
-STEADY = 1.25
-"""How far above the first review the last ones are where the two merely differ; overfitting goes on rising."""
 
 SMALL_DROP = 0.2
 """The share of the first loss that an underfitted model has learned at most."""
 
 MEMORIZED = 0.02
 """The share of the first training loss below which the training data is known by heart."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pairs:
-    """Training and evaluation loss at every review."""
-
-    steps: NDArray[np.int64]
-    """The steps of the reviews."""
-
-    train: NDArray[np.float64]
-    """The median training loss of the records before each review, since the review before."""
-
-    evaluated: NDArray[np.float64]
-    """The evaluation loss."""
-
-    noise: float
-    """Robust standard deviation of the evaluation loss about its trend."""
-
-    @property
-    def best(self) -> int:
-        """The index of the lowest evaluation loss."""
-        return int(np.argmin(self.evaluated))
-
-    @property
-    def end(self) -> float:
-        """The evaluation loss at the end: the median of the last three."""
-        return float(np.median(self.evaluated[-3:]))
-
-
-def read_pairs(evidence: Evidence) -> Pairs | None:
-    """Training and evaluation side by side; None where there are too few reviews."""
-    reviewed = evidence.review(*LOSSES).finite
-    losses = evidence.loss
-    if len(reviewed) < LEAST_REVIEWS or not len(losses) or evidence.is_adversarial:
-        return None
-    edges = np.searchsorted(losses.steps, reviewed.steps, side="right")
-    begins = np.concatenate(([0], edges[:-1]))
-    recent = np.maximum(begins, edges - np.maximum((edges - begins) // 3, 1))
-    has_any = edges > recent
-    train = np.array(
-        [np.median(losses.values[a:b]) if there else np.nan for a, b, there in zip(recent, edges, has_any, strict=True)]
-    )
-    kept = np.isfinite(train)
-    if kept.sum() < LEAST_REVIEWS:
-        return None
-    values = reviewed.values[kept]
-    second = np.diff(values, 2)
-    noise = GAUSSIAN_MAD * float(np.median(np.abs(second))) / np.sqrt(6) if len(second) else 0.0
-    return Pairs(reviewed.steps[kept], train[kept], values, noise)
 
 
 def _tell(pairs: Pairs) -> tuple[str, ...]:
@@ -112,7 +50,8 @@ def find_overfitting(evidence: Evidence) -> Iterator[Answer]:
 
     What it sees:
         An evaluation loss that has been above its best for the last three reviews at least, by 5 % and 5 times its
-        noise, while the training loss fell on.
+        noise, while the training loss fell on; or one that has risen by 2 % along a straight line since its best, over
+        6 reviews or more and by 6 times its scatter about that line.
     Fix:
         Stop at the best; more data, augmentation, dropout 0.1 to 0.3, weight decay × 10.
     """
@@ -122,24 +61,25 @@ def find_overfitting(evidence: Evidence) -> Iterator[Answer]:
             yield Unmeasured("val_loss", "`supervisor.review(val_loss=…)` once per epoch, or `fit(…, val_loader=…)`")
         return
     best = pairs.best
-    lowest = float(pairs.evaluated[best])
-    learned = max(float(pairs.evaluated[: best + 1].max()) - lowest, 0.0)
-    least = max(RISEN * abs(lowest), 0.1 * learned, 5 * pairs.noise)
-    has_risen = len(pairs.steps) - 1 - best >= 3 and float(pairs.evaluated[-3:].min()) > lowest + least / 2
-    if not has_risen or pairs.end - lowest <= least:
+    lowest, slowly = float(pairs.evaluated[best]), measure_slow_rise(pairs)
+    is_clear = pairs.has_risen
+    if not is_clear and slowly < SLOWLY * abs(lowest):
         return
-    if pairs.train[-1] > pairs.train[best] - 0.02 * abs(pairs.train[best]):
+    if not pairs.has_learned_on:
         yield Exclusion("the training loss did not fall on while the evaluation loss rose")
         return
-    if _differs_from_start(pairs):
+    if pairs.differs_from_start:
         yield Exclusion("the evaluation loss was far above the training loss from the first review on")
         return
+    slow = (f"it has risen by {slowly / abs(lowest):.1%} along a line since, slowly but beyond its noise",)
     yield Cause(
-        confidence=0.85,
+        confidence=0.85 if is_clear else 0.6,
         step=int(pairs.steps[best]),
-        evidence=_tell(pairs),
+        evidence=(*_tell(pairs), *(() if is_clear else slow)),
         fix="stop at the best: `fit(…, patience=3)`; then more data, `nn.Dropout(0.2)`, weight decay × 10",
-        alternative="an evaluation set unlike the training set",
+        alternative="an evaluation set unlike the training set"
+        if is_clear
+        else "a model that grows too sure of itself, if its accuracy still rises: label smoothing 0.1",
     )
 
 
@@ -200,14 +140,6 @@ def find_underfitting(evidence: Evidence) -> Iterator[Answer]:
         )
 
 
-def _differs_from_start(pairs: Pairs) -> bool:
-    """True where the evaluation was far above the training at all reviews, and got neither better nor worse."""
-    ratios = pairs.evaluated / np.maximum(pairs.train, 1e-12)
-    first = float(pairs.evaluated[0])
-    is_steady = pairs.evaluated.min() > 0.8 * first and pairs.end < STEADY * first
-    return bool(ratios.min() > APART and is_steady and (pairs.train > 0).all())
-
-
 @cause("train-eval-inconsistency", question="generalization")
 def find_inconsistency(evidence: Evidence) -> Iterator[Answer]:
     """Evaluation computes something else than training does.
@@ -222,7 +154,7 @@ def find_inconsistency(evidence: Evidence) -> Iterator[Answer]:
     if pairs is None or shape is None or not shape.has_fallen:
         return
     ratios = pairs.evaluated / np.maximum(pairs.train, 1e-12)
-    if _differs_from_start(pairs):
+    if pairs.differs_from_start:
         yield Cause(
             confidence=0.8,
             step=int(pairs.steps[0]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from trimtab.diagnosis.evidence import Evidence
@@ -10,10 +9,6 @@ from trimtab.diagnosis.tree import Answer, Cause, Unmeasured, cause
 
 MUCH = 0.05
 """The share of records beyond which trouble with the record is worth a cause; less is put right and noted."""
-
-REPEATED = re.compile(r"more than once|repeat another|is there \d+ times")
-WENT_BACK = re.compile(r"the run went back (\d+) times in all")
-"""What a reader says of what it has put right already."""
 
 MANY_RESTARTS = 3
 """Restarts from which a job is one that does not get on by itself."""
@@ -41,13 +36,12 @@ def find_repeated_records(evidence: Evidence) -> Iterator[Answer]:
 
 
 def _count_repeated(evidence: Evidence) -> tuple[int, int]:
-    """How many records repeat a step, by the record itself or by what its reader says, and of how many."""
+    """How many records repeat a step, by the record itself or by what its reader has counted, and of how many."""
     repairs = evidence.repairs
-    num_entries = int(evidence.manifest.get("num_entries", 0))
-    is_told = any(REPEATED.search(note) for note in evidence.notes)
-    if repairs.num_repeated or not is_told or num_entries <= repairs.num_records:
+    num_duplicates = int(evidence.manifest.get("num_duplicates", 0))
+    if repairs.num_repeated or not num_duplicates:
         return repairs.num_repeated, repairs.num_records
-    return num_entries - repairs.num_records, num_entries
+    return num_duplicates, max(int(evidence.manifest.get("num_entries", 0)), num_duplicates)
 
 
 @cause("restarted-log", question="log")
@@ -61,8 +55,7 @@ def find_restarts(evidence: Evidence) -> Iterator[Answer]:
         A job that falls over again and again loses what it did since its last checkpoint each time.
     """
     restarts = evidence.repairs.restarts
-    counts = [int(found[1]) for note in evidence.notes if (found := WENT_BACK.search(note))]
-    num = max([len(restarts), *counts])
+    num = max(len(restarts), int(evidence.manifest.get("num_restarts", 0)))
     if num >= MANY_RESTARTS:
         told = ", ".join(f"from {before} back to {after}" for before, after in restarts)
         yield Cause(

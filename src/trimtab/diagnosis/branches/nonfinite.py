@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trimtab.diagnosis.bouts import VERDICTS, WINDOW, Bout, find_bouts, list_bad
+from trimtab.diagnosis.advice import advise_clipping, advise_going_back, ask_for_rerun
+from trimtab.diagnosis.bouts import LARGEST, OVERWRITTEN, VERDICTS, WINDOW, Bout, find_bouts, list_bad
 from trimtab.diagnosis.curves import find_rate_jumps
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.tree import REMEDIES, Answer, Cause, Exclusion, Unmeasured, cause
@@ -21,10 +22,8 @@ NEEDED = {"weights-not-finite": "weight_norm", "gradient-not-finite": "grad_norm
 
 FIND = "find the operation: `print(trimtab.locate_nonfinite(model, batch, compute_loss))`"
 
-RERUN = Unmeasured(
-    "the batch once more", "hand it over: `supervisor.check(loss, batch=batch)`, with `compute_loss=` to the Supervisor"
-)
-"""What tells a bad batch, a passing fault of the machine and a fault of precision from each other."""
+SEEN_AGAIN = 0.1
+"""What a batch that showed the fault again adds to the confidence."""
 
 
 def _tell(evidence: Evidence, bout: Bout) -> tuple[str, ...]:
@@ -50,24 +49,24 @@ def _answer(
     evidence: Evidence, name: str, confidence: float, fix: str, alternative: str = "", seen: tuple[str, ...] = ()
 ) -> Iterator[Answer]:
     """The cause with the bout it explains, the gravest or else the first; or what speaks against it."""
-    bouts = evidence.ask(find_bouts)
+    bouts = [each for each in evidence.ask(find_bouts) if each.cause != OVERWRITTEN]
     mine = sorted((each for each in bouts if each.cause == name), key=lambda each: each.state != "fatal")
     if mine:
         bout = mine[0]
         more = (f"it happened {len(mine)} times",) if len(mine) > 1 else ()
         located = bout.note.partition(BEGINS)[2]
         advice = located.partition("; ")[2]
-        is_rerun = any(f"{verdict}:" in bout.note for verdict in VERDICTS)
+        is_rerun = any(f"{verdict}:" in bout.note for verdict in VERDICTS) and name != "transient-fault"
         if advice:
             fix = advice if fix.startswith(FIND) else f"{advice}; {fix}"
         back = "" if bout.state == "mended" else f"; go on from a checkpoint before step {bout.first}"
         yield Cause(
-            confidence=min(confidence + 0.05 * bool(located), 0.99),
+            confidence=min(confidence + 0.05 * bool(located) + SEEN_AGAIN * is_rerun, 0.99),
             step=bout.first,
             evidence=(*_tell(evidence, bout), *seen, *more),
             fix=fix + back,
             state=bout.state,
-            alternative="" if is_rerun and name != "transient-fault" else alternative,
+            alternative="" if is_rerun else alternative,
         )
     elif bouts:
         yield _tell_why_not(evidence, name, bouts[0])
@@ -80,8 +79,8 @@ def _tell_why_not(evidence: Evidence, name: str, bout: Bout) -> Exclusion | Unme
     if name.endswith("-overflow"):
         return _tell_why_no_overflow(evidence, name.removesuffix("-overflow"), bout)
     if name in ("batch-not-finite", "transient-fault"):
-        if not any(f"{verdict}:" in bout.note for verdict in VERDICTS):
-            return RERUN
+        if BEGINS not in bout.note and not any(f"{verdict}:" in bout.note for verdict in VERDICTS):
+            return ask_for_rerun(evidence)
         is_batch = name == "batch-not-finite"
         return Exclusion(
             "the batch was looked at again, and was finite" if is_batch else "it came again with the batch"
@@ -100,8 +99,10 @@ def _tell_why_no_overflow(evidence: Evidence, dtype: str, bout: Bout) -> Exclusi
         return Exclusion("the batch computed again in float32 shows it too")
     if evidence.regime == dtype:
         return Exclusion(bout.rise or f"the {bout.where} was the first that was not finite")
+    if BEGINS in bout.note and LARGEST not in bout.note:
+        return Exclusion("the operation that it begins in was found, and is no overflow")
     if evidence.regime == "float32":
-        return Exclusion("weights in float32, and no loss scale") if dtype == "float16" else RERUN
+        return Exclusion("weights in float32, and no loss scale") if dtype == "float16" else ask_for_rerun(evidence)
     if evidence.regime:
         return Exclusion(f"the precision is {evidence.regime}")
     return Unmeasured("precision", "record `scaler.get_scale()`; a run folder of Trimtab's has the precision")
@@ -138,8 +139,10 @@ def find_transient_fault(evidence: Evidence) -> Iterator[Answer]:
         "transient-fault",
         0.85 if evidence.regime not in HALF else 0.6,
         "test the memory and the accelerator of this machine, and look for a race; code and data are not at fault",
-        "an overflow, if autocast is around `compute_loss` and not within it, since the batch is computed again "
-        "without it; put it within",
+        ""
+        if len(evidence.metric("loss_scale"))
+        else "an overflow, if autocast is around `compute_loss` and not within "
+        "it, since without a loss scaler the batch is computed again without it; put it within",
     )
 
 
@@ -160,11 +163,12 @@ def find_explosion(evidence: Evidence) -> Iterator[Answer]:
         f"the learning rate went from {each.before:.3g} to {each.after:.3g} at step {each.step}" for each in near[-1:]
     )
     rate = f"set the learning rate back to {near[-1].before:.3g}" if near else "halve the learning rate"
+    clipping = advise_clipping(evidence)
     yield from _answer(
         evidence,
         "explosion",
         0.9,
-        f"{rate} and clip: `Supervisor(model, optimizer, clip_norm=1.0)`",
+        f"{rate} and {clipping}",
         "" if near else "data beyond anything seen before; look at the batches of the steps before",
         seen,
     )
@@ -179,12 +183,14 @@ def find_bad_weights(evidence: Evidence) -> Iterator[Answer]:
     Fix:
         No batch can mend a weight: go back to a snapshot or checkpoint.
     """
+    ladder = 'nonfinite = {ladder = ["skip", "rollback+repair", "halt"]}'
+    bouts = [each for each in evidence.ask(find_bouts) if each.cause == "weights-not-finite"]
+    back = advise_going_back(evidence, bouts[0].first, bouts[0].last, ladder) if bouts else ""
     yield from _answer(
         evidence,
         "weights-not-finite",
         0.9,
-        'go back to a snapshot: `nonfinite = {ladder = ["skip", "rollback+repair", "halt"]}` does so; then find what '
-        "wrote it: the update of the step before, something that writes in place, failing memory",
+        f"{back}find what wrote it: the update of the step before, something that writes in place, failing memory",
         "an update with a non-finite gradient in the step before, which was not looked at",
     )
 
@@ -207,7 +213,7 @@ def find_float16_overflow(evidence: Evidence) -> Iterator[Answer]:
         "the logarithm of 0 or 0/0 in the loss, which overflows in every precision; compute the batch in float32",
     )
     if any(each.cause == "float16-overflow" and not each.note for each in evidence.ask(find_bouts)):
-        yield RERUN
+        yield ask_for_rerun(evidence)
 
 
 @cause("bfloat16-overflow", question="nonfinite")

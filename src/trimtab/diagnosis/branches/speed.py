@@ -6,8 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from trimtab.detectors.slow_steps import SLOWER
+from trimtab.detectors.stalled_step import STALL_SECONDS, STALL_TIMES
+from trimtab.diagnosis.advice import ask_for_waiting
 from trimtab.diagnosis.evidence import Evidence, Series
-from trimtab.diagnosis.tree import Answer, Cause, Exclusion, Unmeasured, cause
+from trimtab.diagnosis.tree import Answer, Cause, Exclusion, cause
 
 SECONDS = ("step_seconds", "step_time", "time_per_step")
 DATA_SECONDS = ("data_seconds", "data_time", "data_loading_seconds", "dataloader_seconds")
@@ -15,13 +18,6 @@ UTILIZATION = ("device_utilization", "gpu_utilization", "gpu_util")
 
 MOST_DATA = 0.4
 """The share of a step spent on waiting for data from which the loader sets the pace."""
-
-SLOWER = 3.0
-"""How many times as long the steps of the last quarter take as those of the first quarter where a run has slowed down:
-other jobs on the machine and longer samples make steps twice as long."""
-
-STALL_TIMES, STALL_SECONDS = 50.0, 30.0
-"""A step is a stall where it takes both 50 times the usual and half a minute: checkpoints and evaluations take less."""
 
 LATER = 1.5
 """How many times the expected time of an epoch is too slow."""
@@ -45,12 +41,12 @@ def find_data_bound(evidence: Evidence) -> Iterator[Answer]:
     Fix:
         More workers, pinned memory, decoding ahead of time.
     """
-    seconds, waited = _read_seconds(evidence), evidence.metric(*DATA_SECONDS).finite
+    seconds, waited = _read_seconds(evidence), evidence.review(*DATA_SECONDS).finite
     if not len(seconds):
         return
     usual = float(np.median(seconds.values))
     if not len(waited):
-        yield Unmeasured("data_seconds", "time `next(iterator)` at every step and record it as data_seconds")
+        yield ask_for_waiting(evidence)
         return
     share = float(np.median(waited.values)) / usual if usual > 0 else 0.0
     if share <= MOST_DATA:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trimtab.diagnosis.bouts import find_bouts
+from trimtab.diagnosis.advice import advise_clipping, advise_going_back, advise_on_spike, ask_for_fingerprint
+from trimtab.diagnosis.bouts import OVERWRITTEN, find_bouts, tell_overwritten
+from trimtab.diagnosis.causes import LONG_TAIL
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.outliers import PATIENCE
-from trimtab.diagnosis.spikes import LONG_TAIL, Spike, find_spikes
+from trimtab.diagnosis.spikes import Spike, find_spikes
 from trimtab.diagnosis.tree import REMEDIES, Answer, Cause, State, Unmeasured, cause
+
+SAMPLER = "WeightedRandomSampler(weights, len(weights))"
+"""How batches are drawn by what makes samples hard."""
 
 
 def _answer(evidence: Evidence, name: str, confidence: float, fix: str, alternative: str = "") -> Iterator[Answer]:
@@ -134,8 +139,7 @@ def find_long_tail_batch(evidence: Evidence) -> Iterator[Answer]:
         evidence,
         "long-tail-batch",
         0.85,
-        "stratify the batches: `WeightedRandomSampler(weights, len(weights))`, and clip: "
-        "`Supervisor(model, optimizer, clip_norm=1.0)`",
+        f"stratify the batches: `{SAMPLER}`, and {advise_clipping(evidence)}",
         "a damaged batch; look at its rows",
     )
     if evidence.ask(find_spikes) and not len(evidence.metric("grad_norm")):
@@ -169,19 +173,30 @@ def find_loss_spike(evidence: Evidence) -> Iterator[Answer]:
     Fix:
         Skip such updates; hand the batch over to learn more.
     """
+    spikes = evidence.ask(find_spikes)
     yield from _answer(
         evidence,
         "loss-spike",
         0.6,
-        "skip such updates: `supervisor = trimtab.Supervisor(model, optimizer)` does; keep the batch to look at it",
+        advise_on_spike(evidence, any(each.cause == "loss-spike" and each.state == "mended" for each in spikes)),
         f"a long-tail batch whose gradient norm stayed below {LONG_TAIL:g} times its mean",
     )
     if evidence.ask(find_spikes) and not len(evidence.metric("batch_fingerprint")):
-        yield Unmeasured("batch_fingerprint", "hand the batch over: `supervisor.check(loss, batch=batch)`")
+        yield ask_for_fingerprint(evidence)
 
 
-def _answer_findings(evidence: Evidence, detectors: tuple[str, ...], confidence: float, fix: str) -> Iterator[Answer]:
-    """What detectors of something else than the loss found where nothing else was found."""
+def _answer_findings(
+    evidence: Evidence, detectors: tuple[str, ...], confidence: float, fix: str, passes: bool = False
+) -> Iterator[Answer]:
+    """What detectors of something else than the loss found where nothing else was found.
+
+    Args:
+        evidence: all that is known.
+        detectors: their names.
+        confidence: how much it speaks for the cause.
+        fix: what to do.
+        passes: True for trouble of single steps, which is over where it is not found again.
+    """
     explained = {each.step for each in evidence.found_by("loss-spike", "nonfinite", "persistent-spike")}
     found = [each for each in evidence.found_by(*detectors) if not explained & set(range(each.step - 3, each.step + 6))]
     spikes, bouts = evidence.ask(find_spikes), evidence.ask(find_bouts)
@@ -190,7 +205,8 @@ def _answer_findings(evidence: Evidence, detectors: tuple[str, ...], confidence:
     if found:
         is_mended = all(evidence.was_answered(each.step) for each in found)
         is_fatal = evidence.is_halted and found[-1].step >= evidence.last_step - 3
-        state: State = "fatal" if is_fatal else "mended" if is_mended else "lasting"
+        is_over = passes and found[-1].step < evidence.last_step - PATIENCE
+        state: State = "fatal" if is_fatal else "mended" if is_mended else "passed" if is_over else "lasting"
         more = (f"it was found at {len(found)} steps",) if len(found) > 1 else ()
         told = (f"{found[0].message}, at step {found[0].step}", *more)
         yield Cause(confidence=confidence, step=found[0].step, evidence=told, fix=fix, state=state)
@@ -201,11 +217,30 @@ def find_corrupted_weights(evidence: Evidence) -> Iterator[Answer]:
     """A weight was overwritten.
 
     What it sees:
-        A group's weight norm many times that of one step before, where neither loss nor gradients explain it.
+        A group's weight norm many times that of one step before, or infinite at once while the loss is no NaN: norms
+        are taken in float32, and a weight above 1e19 has a square beyond it. A spike of the loss that begins there is
+        its effect, and not told again.
     Fix:
         Go back to before it, and look for what writes into parameters.
     """
-    fix = 'go back to before it: `weight-jump = {ladder = ["rollback", "halt"]}`; look for what writes into parameters'
+    found = [each.step for each in evidence.found_by("weight-jump")] or [
+        each.first for each in evidence.ask(find_bouts)
+    ]
+    at = found[0] if found else 0
+    ladder = 'weight-jump = {ladder = ["rollback", "halt"]}'
+    back = advise_going_back(evidence, at, at, ladder)
+    fix = f"{back}look for what writes into parameters in place; test the memory"
+    bouts = sorted(
+        (each for each in evidence.ask(find_bouts) if each.cause == OVERWRITTEN), key=lambda each: each.state != "fatal"
+    )
+    for bout in bouts[:1]:
+        spikes = [each for each in evidence.ask(find_spikes) if each.cause == OVERWRITTEN]
+        more = (f"it is so at {bout.num} records, up to step {bout.last}",) if bout.num > 1 else ()
+        seen = (tell_overwritten(evidence, bout), *more, *(line for each in spikes[:1] for line in _tell(each)[:2]))
+        note = (bout.note,) if bout.note else ()
+        yield Cause(confidence=0.85, step=bout.first, evidence=(*seen, *note), fix=fix, state=bout.state)
+        return
+    yield from _answer(evidence, OVERWRITTEN, 0.85, fix)
     yield from _answer_findings(evidence, ("weight-jump",), 0.8, fix)
 
 
@@ -218,7 +253,7 @@ def find_harmful_update(evidence: Evidence) -> Iterator[Answer]:
     Fix:
         A lower learning rate, or clipping; the update was undone where the policy acts.
     """
-    fix = "lower the learning rate by half, or clip: `Supervisor(model, optimizer, clip_norm=1.0)`"
+    fix = f"lower the learning rate by half, or {advise_clipping(evidence)}"
     yield from _answer_findings(evidence, ("innovation", "self-update-spike"), 0.7, fix)
 
 
@@ -231,5 +266,5 @@ def find_gradient_spike(evidence: Evidence) -> Iterator[Answer]:
     Fix:
         Routine clipping.
     """
-    fix = "clip: `Supervisor(model, optimizer, clip_norm=1.0)`; look at the groups named, and at rare samples"
-    yield from _answer_findings(evidence, ("gradient-spike", "group-spike", "group-explosion"), 0.65, fix)
+    fix = f"{advise_clipping(evidence)}; look at the groups named, and at rare samples"
+    yield from _answer_findings(evidence, ("gradient-spike", "group-spike", "group-explosion"), 0.65, fix, passes=True)

@@ -1,0 +1,108 @@
+"""One rank that saves or goes on: `python -m tests.state.crew FOLDER NAME RANK NUM_RANKS KIND ACT`."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from tests.laws.models import Net
+from tests.laws.training import Training, capture_random, flatten, make_training
+
+SAVED_STEP, NUM_STEPS = 20, 26
+
+SECONDS = 30
+
+
+class Owning(Net):
+    """A network whose output is no view of another tensor, of which sharding warns."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).clone()
+
+
+def make_model(kind: str, num_ranks: int) -> nn.Module:
+    """The network as so many ranks train it; one rank alone has it whole."""
+    net = Owning()
+    if kind == "sharded" and num_ranks > 1:
+        fully_shard(net.inner)
+        fully_shard(net)
+    return net
+
+
+def make_run(folder: Path, kind: str, rank: int, num_ranks: int) -> Training:
+    """A run whose ranks have data, random numbers and running statistics of their own."""
+    training = make_training("adamw", model=lambda: make_model(kind, num_ranks))
+    if kind == "replicated" and num_ranks > 1:
+        training.model = DistributedDataParallel(training.model)
+    training.batches.seed = 1000 * rank
+    torch.manual_seed(rank)
+    options = {"run": folder / "run", "resume": True, "checkpoint_every": SAVED_STEP, "data": training.batches}
+    return training.supervise(strict=True, **options)
+
+
+def join(value: Any) -> Any:
+    """The same with every sharded tensor whole."""
+    if isinstance(value, dict):
+        return {key: join(each) for key, each in value.items()}
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def capture_whole(training: Training) -> dict[str, Any]:
+    """Weights and optimizer of all ranks together."""
+    model = getattr(training.model, "module", training.model)
+    parameters = {name: join(parameter.detach()) for name, parameter in model.named_parameters()}
+    optimizer = training.optimizer.state_dict()
+    return dict(flatten({"weights": parameters, "optimizer": {**optimizer, "state": join(optimizer["state"])}}))
+
+
+def capture_own(training: Training) -> dict[str, Any]:
+    """What this rank alone has."""
+    model = getattr(training.model, "module", training.model)
+    position = {"position": training.batches.position}
+    return {**dict(flatten({"buffers": dict(model.named_buffers()), "data": position})), **capture_random()}
+
+
+def run(training: Training, until: int) -> None:
+    """Take steps, each of them with what may be kept of it."""
+    assert training.supervisor is not None
+    while training.batches.position < until:
+        training.step()
+        training.supervisor.checkpoint({"note": "kept"})
+
+
+def main(folder: Path, name: str, rank: int, num_ranks: int, kind: str, act: str) -> None:
+    """Save, or go on; then say what there is."""
+    if num_ranks > 1:
+        store = f"file://{folder}/store-{name}"
+        distributed.init_process_group("gloo", store, timedelta(seconds=SECONDS), world_size=num_ranks, rank=rank)
+    training = make_run(folder, kind, rank, num_ranks)
+    assert training.supervisor is not None
+    result: dict[str, Any] = {}
+    if act == "save":
+        run(training, SAVED_STEP)
+    else:
+        resumed = training.supervisor.resume()
+        result["resumed"] = None if resumed is None else (resumed.step, dict(resumed.extra))
+    result |= {"whole": capture_whole(training), "own": capture_own(training)}
+    run(training, NUM_STEPS)
+    result |= {"last": capture_whole(training), "last_own": capture_own(training)}
+    training.supervisor.finish()
+    (folder / f"{name}-{rank}.pickle").write_bytes(pickle.dumps(result))
+    while not all((folder / f"{name}-{each}.pickle").exists() for each in range(num_ranks)):
+        time.sleep(0.01)
+    sys.stdout.flush()
+    os._exit(0)  # see tests.laws.ranks
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5], sys.argv[6])
