@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional
 
 from tests.laws.training import list_differences
 from tests.loop.runs import NoisyNet, Parts, make_loader, make_parts
-from trimtab import InputError
+from trimtab import InputError, fit
 from trimtab.control.partitions import divide_rows
 from trimtab.loop import FitResult
 from trimtab.signals import Inbox, send_signal
@@ -159,6 +162,47 @@ def test_the_learning_rate_is_changed_and_given_back(tmp_path: Path) -> None:
     assert factors[returned.step] == 1.0
     assert returned.trigger == "outcome"
     assert parts.scheduler.state_dict() == plain.scheduler.state_dict()
+
+
+def test_a_changed_learning_rate_goes_on(tmp_path: Path) -> None:
+    """A run that is paused while its learning rate is changed goes on bit for bit, and gives it back when it is due."""
+    options = {"patience": None, "partitions": None, "epochs": 14, "adaptive": True}
+    whole = make_stalling()
+    expected = train(whole, **options)
+    cooled, returned = expected.adaptations[:2]
+    point = (cooled.step + returned.step) // 2
+    train(make_stalling(on_loss=act_at(point, partial(signal.raise_signal, signal.SIGUSR1))), run=tmp_path, **options)
+    second = make_stalling(seed=1)
+    result = train(second, run=tmp_path, **options)
+    assert list_differences(second.capture(), whole.capture()) == []
+    assert (result.adaptations, result.outcomes) == (expected.adaptations, expected.outcomes)
+
+
+def test_fresh_data_are_not_taken_for_faults(tmp_path: Path) -> None:
+    """Losses several times as high as those of the data known by heart are trained on from the first batch, clipped at most."""
+    sizes = 1 + 0.05 * torch.randn(24, generator=torch.Generator().manual_seed(0))
+    known, fresh = ([scale * size * torch.ones(8, 4) for size in sizes] for scale in (1.0, 2.5))
+    torch.manual_seed(0)
+    model = nn.Linear(4, 1)
+
+    def compute_loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        return functional.mse_loss(model(batch).squeeze(1), 5 * batch[:, 0])
+
+    result = fit(
+        model,
+        torch.optim.SGD(model.parameters(), lr=1e-6),
+        compute_loss,
+        known,
+        val_loader=known,
+        epochs=8,
+        patience=1,
+        min_delta=1e9,
+        partitions=[fresh],
+        run=tmp_path,
+    )
+    assert [each.name for each in result.adaptations] == ["rotation-1"]
+    verdicts = {each["decision"].get("verdict", "proceed") for each in read_events(tmp_path, "decision")}
+    assert verdicts <= {"proceed", "clip"}
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
