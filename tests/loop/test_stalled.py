@@ -179,7 +179,7 @@ def test_a_changed_learning_rate_goes_on(tmp_path: Path) -> None:
 
 
 def test_fresh_data_are_not_taken_for_faults(tmp_path: Path) -> None:
-    """Losses several times as high as those of the data known by heart are trained on from the first batch, clipped at most."""
+    """Losses five times as high as those of the data before are trained on from the first batch, clipped at most."""
     sizes = 1 + 0.05 * torch.randn(24, generator=torch.Generator().manual_seed(0))
     known, fresh = ([scale * size * torch.ones(8, 4) for size in sizes] for scale in (1.0, 2.5))
     torch.manual_seed(0)
