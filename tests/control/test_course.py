@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from trimtab.control.course import (
+    NO_LEARNING,
     Adaptation,
     Rules,
     decide_course,
@@ -17,6 +18,7 @@ from trimtab.control.course import (
     find_hindrance,
 )
 from trimtab.control.review import Review
+from trimtab.detectors import detectors
 
 BASE = Rules(epochs=100, patience=3)
 
@@ -125,6 +127,11 @@ def test_a_decision_says_all() -> None:
     }
     assert event["why"] == "the validation loss has not improved for 59 reviews"
     assert (decided.num_judged, decided.num_steps) == (5, 50)
+
+
+def test_the_detector_that_is_waited_for_is_there() -> None:
+    """It is known by its name alone."""
+    assert NO_LEARNING in detectors
 
 
 @pytest.mark.parametrize(

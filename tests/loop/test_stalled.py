@@ -90,8 +90,11 @@ def test_a_list_of_loaders_is_gone_through() -> None:
 POINTS = {"before-fresh-data": 6, "with-fresh-data": 7, "before-the-finalization": 30, "in-it": 32, "near-its-end": 35}
 
 
-@pytest.mark.parametrize("end", ["paused", "killed"])
-@pytest.mark.parametrize("point", POINTS.values(), ids=POINTS.keys())
+ENDS = [(name, point, "paused") for name, point in POINTS.items()]
+ENDS += [(name, POINTS[name], "killed") for name in ("with-fresh-data", "in-it")]
+
+
+@pytest.mark.parametrize(("point", "end"), [pytest.param(point, end, id=f"{end}-{name}") for name, point, end in ENDS])
 def test_a_run_that_was_stopped_decides_the_same(tmp_path: Path, point: int, end: str) -> None:
     """After a pause or kill -9, the run goes on bit for bit: the same data, finalization, end and best weights."""
     whole = make_stalling()
