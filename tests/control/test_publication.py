@@ -14,7 +14,7 @@ from torch import nn
 
 from trimtab import InputError
 from trimtab.control.publication import Facts, publish, write_card
-from trimtab.control.weights import BEST, BestWeights, write_weights
+from trimtab.control.weights import BY_LOSS, BestWeights, write_weights
 
 FACTS = Facts("finished", 40, 2, "A `list`.", "those of the last step", [{"epoch": 1, "step": 20, "val_loss": 0.25}])
 
@@ -73,7 +73,7 @@ def test_the_best_weights_come_back(tmp_path: Path, make: Callable[[], nn.Module
     assert best.restore(model)
     assert _equal(model, kept)
     assert [each.data_ptr() for each in model.parameters()] == places
-    assert (tmp_path / BEST).exists() is has_folder
+    assert (tmp_path / BY_LOSS).exists() is has_folder
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:

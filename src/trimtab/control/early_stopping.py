@@ -24,7 +24,12 @@ class Progress:
 
 
 def assess_progress(
-    scores: Sequence[float], *, patience: int, min_delta: float = 0.0, disturbed: Sequence[bool] = ()
+    scores: Sequence[float],
+    *,
+    patience: int,
+    min_delta: float = 0.0,
+    disturbed: Sequence[bool] = (),
+    counted_from: int = 0,
 ) -> Progress:
     """Tell whether a run has stalled.
 
@@ -38,13 +43,14 @@ def assess_progress(
         patience: how many reviews without an improvement there may be.
         min_delta: by how much a score has to be lower to count as an improvement.
         disturbed: for each review whether the run was disturbed since the one before; none if left out.
+        counted_from: the first review that may count against the run, such as the first after its data were changed.
     """
     reference, num_stale, num_disturbed = inf, 0, 0
     for index, score in enumerate(scores):
         num_disturbed = num_disturbed + 1 if index < len(disturbed) and disturbed[index] else 0
         if score < reference - min_delta:
             reference, num_stale = score, 0
-        elif not 0 < num_disturbed <= patience:
+        elif index >= counted_from and not 0 < num_disturbed <= patience:
             num_stale += 1
     finite = [index for index, score in enumerate(scores) if isfinite(score)]
     best = min(finite, key=lambda index: scores[index], default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -12,8 +13,8 @@ from trimtab.errors import InputError
 from trimtab.state.encoding import MODEL_KEY, encode_state
 from trimtab.state.tensors import read_tensors, write_tensors
 
-BEST = "best.safetensors"
-"""The file of a run folder that holds the weights of its best review."""
+BY_LOSS, BY_COMPOSITE = "best-by-loss.safetensors", "best-by-composite.safetensors"
+"""The files of a run folder that hold the weights of its best reviews."""
 
 
 def write_weights(model: nn.Module, path: Path) -> None:
@@ -50,10 +51,11 @@ class BestWeights:
 
     Args:
         folder: the run folder; None for none.
+        name: the file in it.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self._path = None if folder is None else folder / BEST
+    def __init__(self, folder: Path | None, name: str = BY_LOSS) -> None:
+        self._path = None if folder is None else folder / name
         self._kept: dict[str, Tensor] | None = None
 
     @torch.no_grad()
@@ -64,6 +66,18 @@ class BestWeights:
             return
         state = {name: each for name, each in model.state_dict().items() if isinstance(each, Tensor)}
         self._kept = {name: each.detach().to("cpu", copy=True) for name, each in state.items()}
+
+    def take_over(self, other: BestWeights) -> None:
+        """Keep what another one has kept; a file is shared where the disk can, and never written to again."""
+        self._kept = other._kept
+        if self._path is not None and other._path is not None:
+            aside = self._path.with_name(f"{self._path.name}.new")
+            aside.unlink(missing_ok=True)
+            try:
+                aside.hardlink_to(other._path)
+            except OSError:
+                shutil.copyfile(other._path, aside)
+            aside.replace(self._path)
 
     def restore(self, model: nn.Module) -> bool:
         """Set a model to the weights kept; returns False if there are none.

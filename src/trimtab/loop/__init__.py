@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from trimtab.control.review import Review
+from trimtab.control.rows import RowTracker
+from trimtab.loop.assembly import assemble
 from trimtab.loop.options import Options, choose_to_go_on, validate_numbers, validate_parts
-from trimtab.loop.result import FitResult, Review
+from trimtab.loop.result import FitResult
 from trimtab.loop.training import Training
 from trimtab.probes.rerun import ComputeLoss
 
@@ -29,6 +32,7 @@ def fit(
     train_loader: Iterable[Any],
     *,
     val_loader: Any = None,
+    test_loader: Any = None,
     epochs: int = 1,
     scheduler: LRScheduler | ReduceLROnPlateau | None = None,
     run: str | Path | None = None,
@@ -40,7 +44,10 @@ def fit(
     micro_batch: int | None = None,
     patience: int | None = None,
     min_delta: float = 0.0,
-    restore_best: bool | None = None,
+    restore_best: bool | Literal["composite", "loss"] | None = None,
+    partitions: int | Sequence[Iterable[Any]] | None = None,
+    adaptive: bool = False,
+    rows: RowTracker | None = None,
     checkpoint_every: int = 200,
     progress: bool | None = None,
 ) -> FitResult:
@@ -57,6 +64,7 @@ def fit(
             or a dict of such tensors whose sum is the loss. Autocast is its business.
         train_loader: gives the batches, anew in each epoch: a `DataLoader`, a list, or any other iterable.
         val_loader: gives the batches of the validation after each epoch, or a `Dataset`.
+        test_loader: gives batches that take no part in any choice, or a `Dataset`: measured once, at the end.
         epochs: how many epochs the run has altogether.
         scheduler: stepped once per optimizer step; a `ReduceLROnPlateau` once per validation.
         run: the run folder; None for none, and then nothing is saved.
@@ -66,9 +74,17 @@ def fit(
         policy: what the supervisor finds and how it answers; `Policy.default()` if None.
         accumulate: how many batches make one step, weighted by their samples.
         micro_batch: the most samples of one forward pass; None for whole batches, until memory runs out.
-        patience: stop after so many validations without an improvement; None to go through all epochs.
+        patience: the validations without an improvement after which the run has stalled and is stopped, with the
+            safeguards in `docs/fit.md`; 10 is a good number. None to go through all epochs.
         min_delta: by how much the validation loss has to fall to count as an improvement.
-        restore_best: leave the model with the weights of its best validation; if None, where there is `patience`.
+        restore_best: leave the model with the weights of its best validation, by `composite` of loss and spectra or by
+            `loss` alone; True is `composite`. If None, where there is `patience`.
+        partitions: go on with fresh data where the run has stalled: in how many parts the data of `train_loader` are
+            divided, of which it trains on one at a time, or a list of loaders to go to after `train_loader`.
+        adaptive: change the learning rate on top of the schedule, within bounds: less on a plateau, more where there
+            is room to push; given back where it did not help.
+        rows: follows each row of the data; `train_loader` is one over `IndexedRows`, and `compute_loss` gets the batch
+            without the row numbers and returns a loss for each row, whose mean is the loss.
         checkpoint_every: steps between two checkpoints.
         progress: whether to show a progress bar; None for where standard error is a terminal.
 
@@ -95,8 +111,12 @@ def fit(
         patience=patience,
         min_delta=min_delta,
         restore_best=patience is not None if restore_best is None else restore_best,
+        partitions=partitions,
+        adaptive=adaptive,
+        rows=rows,
         checkpoint_every=checkpoint_every,
         progress=progress,
     )
     validate_numbers(options, has_scores=val_loader is not None)
-    return Training(model, optimizer, compute_loss, train_loader, val_loader, options).fit()
+    parts = assemble(model, optimizer, compute_loss, train_loader, val_loader, test_loader, options)
+    return Training(parts, options).fit()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trimtab.control.batches import count_samples, move_batch, split_batch
 from trimtab.control.memory import MicroBatchSize
 from trimtab.errors import InputError
-from trimtab.loop.data import Several
+from trimtab.loop.data import Indexed, Several
 from trimtab.probes.rerun import ComputeLoss
 from trimtab.state.rng import restore_rng
 
@@ -27,16 +27,19 @@ class Loss:
     parts: dict[str, Tensor] = field(default_factory=dict)
     """Its parts, detached; none where `compute_loss` gives one loss."""
 
+    rows: tuple[tuple[Any, Tensor], ...] = ()
+    """Of each micro-batch, the numbers of its rows and their losses, detached; none where rows are not tracked."""
+
     @classmethod
     def sum(cls, losses: Sequence[Loss]) -> Loss:
         """The sum of some losses, and of their parts by name."""
         names = dict.fromkeys(name for each in losses for name in each.parts)
         parts = {name: sum_of([each.parts[name] for each in losses if name in each.parts]) for name in names}
-        return cls(sum_of([each.total for each in losses]), parts)
+        return cls(sum_of([each.total for each in losses]), parts, tuple(row for each in losses for row in each.rows))
 
     def detach(self) -> Loss:
         """The same without a graph."""
-        return Loss(self.total.detach(), self.parts)
+        return Loss(self.total.detach(), self.parts, self.rows)
 
 
 class Objective:
@@ -49,15 +52,26 @@ class Objective:
         compute_loss: the user's function.
         device: where the model is.
         micro_batch: how many samples a micro-batch has at most, which gets smaller when memory runs out.
+        by_row: True if a loss may be one for each row, whose mean it then is.
+        unwraps: True if batches come with their row numbers, though they are not tracked.
 
     Attributes:
         micro_batch: the same.
         at_hand: the batch of the step that is being made, and its random numbers after it was fetched.
     """
 
-    def __init__(self, compute_loss: ComputeLoss, device: torch.device, micro_batch: MicroBatchSize) -> None:
+    def __init__(
+        self,
+        compute_loss: ComputeLoss,
+        device: torch.device,
+        micro_batch: MicroBatchSize,
+        *,
+        by_row: bool = False,
+        unwraps: bool = False,
+    ) -> None:
         self._compute_loss = compute_loss
         self._device = device
+        self._by_row, self._unwraps = by_row, unwraps
         self.micro_batch = micro_batch
         self.at_hand: tuple[Any, dict[str, Any]] | None = None
 
@@ -92,19 +106,49 @@ class Objective:
         Raises:
             InputError: if `compute_loss` does not return what it has to.
         """
+        rows = None
+        if isinstance(micro_batch, Indexed) or self._unwraps:
+            rows, micro_batch = micro_batch
         given = self._compute_loss(model, micro_batch)
         parts = dict(given) if isinstance(given, Mapping) else {}
         losses: list[Any] = list(parts.values()) or [given]
         for each in losses:
-            if not isinstance(each, Tensor) or each.numel() != 1:
-                shown = f"a tensor of shape {tuple(each.shape)}" if isinstance(each, Tensor) else f"{each!r:.60}"
-                raise InputError(
-                    f"fit: compute_loss returned {shown}; it has to return a 0-d tensor, or a dict of such tensors "
-                    "whose sum is the loss"
-                )
-        total = sum_of(losses).reshape(())
+            self._require_loss(each)
+        total = sum_of([_average(each) for each in losses])
         scaled = total if share == 1.0 else total * share
-        return Loss(scaled, {name: each.detach().reshape(()) * share for name, each in parts.items()})
+        told = {name: _average(each.detach()) * share for name, each in parts.items()}
+        return Loss(scaled, told, self._list_rows(rows, losses))
+
+    def _require_loss(self, given: Any) -> None:
+        is_rowed = self._by_row and isinstance(given, Tensor) and given.ndim == 1 and given.numel() > 0
+        if is_rowed or (isinstance(given, Tensor) and given.numel() == 1):
+            return
+        shown = f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else f"{given!r:.60}"
+        raise InputError(
+            f"fit: compute_loss returned {shown}; it has to return a 0-d tensor, or a dict of such tensors whose sum "
+            "is the loss" + (", or with rows= a loss for each row" if self._by_row else "")
+        )
+
+    def _list_rows(self, rows: Any, losses: Sequence[Tensor]) -> tuple[tuple[Any, Tensor], ...]:
+        """The row numbers and losses of a micro-batch whose rows are tracked.
+
+        Raises:
+            InputError: if there is no loss for each row.
+        """
+        if rows is None or not self._by_row:
+            return ()
+        by_row = [each.detach() for each in losses if each.ndim == 1 and len(each) == len(rows)]
+        if not by_row:
+            raise InputError(
+                f"fit: rows= needs a loss for each row, and compute_loss gave none of {len(rows)} numbers; return it "
+                'before it is averaged, as functional.cross_entropy(…, reduction="none") gives it'
+            )
+        return ((rows, sum_of(by_row)),)
+
+
+def _average(loss: Tensor) -> Tensor:
+    """A loss as one number, 0-d."""
+    return loss.reshape(()) if loss.numel() == 1 else loss.mean()
 
 
 def list_batches(batch: Any) -> tuple[Any, ...]:

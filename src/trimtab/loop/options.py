@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,10 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from trimtab.control.early_stopping import validate_patience
+from trimtab.control.rows import RowTracker
 from trimtab.errors import InputError
 from trimtab.journal.format import MANIFEST
+from trimtab.loop.reviews import Criterion
 from trimtab.ranks import is_distributed
 
 if TYPE_CHECKING:
@@ -38,9 +40,17 @@ class Options:
     micro_batch: int | None
     patience: int | None
     min_delta: float
-    restore_best: bool
+    restore_best: bool | Criterion
+    partitions: int | Sequence[Iterable[Any]] | None
+    adaptive: bool
+    rows: RowTracker | None
     checkpoint_every: int
     progress: bool | None
+
+    @property
+    def criterion(self) -> Criterion:
+        """By what the best weights are chosen."""
+        return "loss" if self.restore_best == "loss" else "composite"
 
 
 def validate_parts(
@@ -88,8 +98,21 @@ def validate_numbers(options: Options, *, has_scores: bool) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"fit: {name} is {value!r}; it has to be a whole number above 0")
     validate_patience(options.patience, options.min_delta, has_scores=has_scores)
+    if options.restore_best not in (True, False, "loss", "composite"):
+        raise InputError(
+            f"fit: restore_best is {options.restore_best!r}; it has to be True, False, 'composite' or 'loss', or None "
+            "for True where there is patience"
+        )
     if options.restore_best and not has_scores:
         raise InputError("fit: restore_best needs a validation loss to judge by; pass val_loader= too")
+    if options.partitions is not None and options.patience is None:
+        raise InputError("fit: partitions needs patience, which says when a run has stalled; pass patience= too")
+    if options.adaptive and not has_scores:
+        raise InputError("fit: adaptive needs a validation loss to judge by; pass val_loader= too")
+    if options.rows is not None and not isinstance(options.rows, RowTracker):
+        raise InputError(
+            f"fit: rows is a {type(options.rows).__name__!r}; it has to be a trimtab.control.rows.RowTracker"
+        )
     if isinstance(options.scheduler, ReduceLROnPlateau) and not has_scores:
         raise InputError("fit: a ReduceLROnPlateau needs a validation loss to judge by; pass val_loader= too")
 

@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from trimtab.control.course import Adaptation
+from trimtab.control.outcomes import Outcome
+from trimtab.control.review import Review
+from trimtab.control.timeline import Timeline
 from trimtab.types import Decision
 
 Status = Literal["finished", "stopped-early", "paused", "aborted", "halted"]
-
-
-@dataclass(frozen=True, slots=True)
-class Review:
-    """One validation."""
-
-    epoch: int
-    """Epochs completed."""
-
-    step: int
-    """Optimizer steps made."""
-
-    metrics: Mapping[str, float]
-    """`val_loss`, the parts of the loss as `val_` and their names, and `learning_rate`."""
-
-    is_disturbed: bool = False
-    """True if the supervisor went back or cooled the learning rate since the review before."""
-
-    @property
-    def score(self) -> float:
-        """The validation loss, which the best review has the lowest of."""
-        return self.metrics["val_loss"]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Its fields in one mapping, for tables."""
-        return {"epoch": self.epoch, "step": self.step, **self.metrics}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +47,21 @@ class FitResult:
 
     decision: Decision | None = None
     """Where the supervisor halted the run: its decision, with what it found."""
+
+    restored: Review | None = None
+    """The review whose weights the model has; None if it has those of the last step."""
+
+    test_metrics: Mapping[str, float] = field(default_factory=dict)
+    """What `test_loader` gave for the model as it is, `test_loss` first; empty without one."""
+
+    adaptations: tuple[Adaptation, ...] = ()
+    """What was changed between epochs: fresh data, finalization, changes of the learning rate."""
+
+    outcomes: tuple[Outcome, ...] = ()
+    """What was measured of each of them."""
+
+    timeline: Timeline = field(default_factory=lambda: Timeline((), ()))
+    """What was planned for each epoch, and what happened."""
 
     @property
     def is_complete(self) -> bool:

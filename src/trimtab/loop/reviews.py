@@ -1,26 +1,36 @@
-"""The reviews of a run: validations, the best of them with its weights, and whether the run still gets better."""
+"""The reviews of a run: validations, and the best of them with their weights."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
-from trimtab.control.early_stopping import Progress, assess_progress
+from trimtab.control.best_epoch import choose_best_epochs
 from trimtab.control.memory import Clearing
-from trimtab.control.weights import BestWeights
+from trimtab.control.review import Review
+from trimtab.control.weights import BY_COMPOSITE, BY_LOSS, BestWeights
 from trimtab.control.workers import Workers
 from trimtab.errors import TrimtabError
 from trimtab.loop.objective import Objective
-from trimtab.loop.result import Review
 from trimtab.loop.validation import validate
+from trimtab.probes.spectra import SCORE, find_weights, measure_spectra
+from trimtab.spectra import summarize_spectra
 from trimtab.supervisor import Supervisor
 
 DISTURBING = {"rollback", "reload", "cool", "reset"}
 """The responses after which weights or updates are not what training alone made of them."""
+
+Criterion = Literal["loss", "composite"]
+"""By what the best review is chosen."""
+
+MOST_WORK = 5e9
+"""The multiplications that the spectra of a review may take, about a second; of a larger model they are not looked at,
+and the best by composite is the best by loss."""
 
 logger = logging.getLogger("trimtab")
 
@@ -34,13 +44,10 @@ class Reviews:
         loader: gives the validation batches; None for no validation.
         workers: told of the loader's workers.
         folder: the run folder; None for none.
-        patience: the reviews without an improvement that there may be; None for any number.
-        min_delta: what counts as an improvement.
-        keeps_best: keep the weights of the best one.
+        keeps_best: keep the weights of the best ones, by loss and by composite.
 
     Attributes:
         made: the reviews.
-        stops_early: False once early stopping is turned off.
     """
 
     def __init__(
@@ -51,37 +58,27 @@ class Reviews:
         workers: Workers,
         folder: Path | None,
         *,
-        patience: int | None,
-        min_delta: float,
         keeps_best: bool,
     ) -> None:
         self._model, self._objective, self._loader, self._workers = model, objective, loader, workers
-        self._patience, self._min_delta = patience, min_delta
-        self._best = BestWeights(folder) if keeps_best else None
+        self._kept: dict[Criterion, BestWeights] = {}
+        if keeps_best:
+            self._kept = {"loss": BestWeights(folder, BY_LOSS), "composite": BestWeights(folder, BY_COMPOSITE)}
+        self._measures_spectra = keeps_best and count_work(model) <= MOST_WORK
         self._clearing = Clearing()
-        self.stops_early = True
         self.made: list[Review] = []
 
     @property
-    def progress(self) -> Progress:
-        """How the run is getting on."""
-        return assess_progress(
-            [each.score for each in self.made],
-            patience=self._patience or 1,
-            min_delta=self._min_delta,
-            disturbed=[each.is_disturbed for each in self.made],
-        )
-
-    @property
     def best(self) -> Review | None:
-        """The best review; None if there is none with a finite score."""
-        index = self.progress.best
-        return None if index is None else self.made[index]
+        """The best review by loss; None if there is none with a finite score."""
+        return self.find_best("loss")
 
-    @property
-    def has_stalled(self) -> bool:
-        """True if the run is to be stopped early."""
-        return self._patience is not None and self.stops_early and self.progress.has_stalled
+    def find_best(self, by: Criterion) -> Review | None:
+        """The best review; None if there is none with a finite score."""
+        scores = [each.metrics.get(SCORE) for each in self.made]
+        best = choose_best_epochs([each.score for each in self.made], scores)
+        index = best.by_loss if by == "loss" else best.by_composite
+        return None if index is None else self.made[index]
 
     def make(self, epoch: int, step: int, learning_rate: float, supervisor: Supervisor) -> Review | None:
         """Validate, and keep the weights if they are the best; returns None if there is nothing to validate on.
@@ -93,41 +90,77 @@ class Reviews:
             return None
         self._clearing.run()
         metrics = validate(self._model, self._objective, self._loader, self._workers)
+        spectra = self._measure_spectra()
         if self.made and self.made[-1].epoch == epoch:  # it was not gone on from
             self.made.pop()
         since = self.made[-1].step if self.made else 0
         decisions = [each for each in supervisor.ledger if each.step > since]
         kinds = {response.kind for decision in decisions for response in decision.responses}
-        review = Review(epoch, step, metrics | {"learning_rate": learning_rate}, not kinds.isdisjoint(DISTURBING))
-        self.made.append(review)
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in review.metrics.items())
+        told = metrics | {"learning_rate": learning_rate} | spectra
+        self.made.append(Review(epoch, step, told, not kinds.isdisjoint(DISTURBING)))
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in told.items())
         logger.info("epoch %d, step %d: %s", epoch, step, shown)
-        if self._best is not None and self.best is review:
-            try:
-                self._best.keep(self._model)
-            except (OSError, TrimtabError) as error:
-                logger.warning("the weights of the best review cannot be kept (%s); the training goes on", error)
-        supervisor.review(**metrics)
-        return review
+        self._keep_if_best()
+        decision = supervisor.review(**metrics, **spectra)
+        found = tuple(dict.fromkeys(each.detector for each in decision.findings))
+        self.made[-1] = replace(self.made[-1], findings=found)
+        return self.made[-1]
 
-    def restore_best(self) -> Review | None:
+    def restore_best(self, by: Criterion) -> Review | None:
         """Set the model to the weights of the best review, if they were kept; returns that review."""
-        if self._best is None or self.best is None:
+        best = self.find_best(by)
+        if not self._kept or best is None:
             return None
-        if self._best.restore(self._model):
-            return self.best
+        if self._kept[by].restore(self._model):
+            return best
         logger.warning("the weights of the best review are gone; the model keeps those of the last step")
         return None
 
     def state_dict(self) -> dict[str, Any]:
         """All that is remembered but the weights."""
         made = [
-            {"epoch": each.epoch, "step": each.step, "metrics": dict(each.metrics), "is_disturbed": each.is_disturbed}
+            {
+                "epoch": each.epoch,
+                "step": each.step,
+                "metrics": dict(each.metrics),
+                "is_disturbed": each.is_disturbed,
+                "findings": list(each.findings),
+            }
             for each in self.made
         ]
-        return {"made": made, "stops_early": self.stops_early}
+        return {"made": made}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what was remembered."""
-        self.made = [Review(**each) for each in state["made"]]
-        self.stops_early = state["stops_early"]
+        self.made = [Review(**{**each, "findings": tuple(each["findings"])}) for each in state["made"]]
+
+    def _measure_spectra(self) -> dict[str, float]:
+        """The metrics of the weights' spectra; none where they are not looked at."""
+        if not self._measures_spectra:
+            return {}
+        try:
+            return summarize_spectra(measure_spectra(self._model))
+        except Exception as error:
+            self._measures_spectra = False
+            logger.warning("the spectra of the weights cannot be measured (%s); the best is chosen by loss", error)
+            return {}
+
+    def _keep_if_best(self) -> None:
+        newest = self.made[-1]
+        improved: list[Criterion] = [by for by in self._kept if self.find_best(by) is newest]
+        try:
+            for by in improved[:1]:
+                self._kept[by].keep(self._model)
+            for by in improved[1:]:
+                self._kept[by].take_over(self._kept[improved[0]])
+        except (OSError, TrimtabError) as error:
+            logger.warning("the weights of the best review cannot be kept (%s); the training goes on", error)
+
+
+def count_work(model: nn.Module) -> float:
+    """About how many multiplications the spectra of a model's weights take: a matrix product and its eigenvalues."""
+    total = 0.0
+    for weight in find_weights(model)[0].values():
+        rows, columns = sorted(weight.shape[:2])
+        total += rows * rows * (columns + 4 * rows) * weight[0, 0].numel()
+    return total

@@ -5,10 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from trimtab.control.memory import Update
+from trimtab.control.rate import scale_rate
+from trimtab.control.rows import RowTracker
+from trimtab.control.rows.fields import to_array
 from trimtab.errors import InputError
 from trimtab.loop.objective import Loss, Objective, count_largest
 from trimtab.state.buffers import BufferCopies
@@ -30,8 +35,10 @@ class Stepper:
         supervisor: judges each step.
         scaler: the loss scaler, if there is one.
         scheduler: stepped after each update, unless it waits for validations.
+        tracker: sees the loss of each row; None for none.
 
     Attributes:
+        rate_factor: what the learning rate of the schedule is multiplied by.
         is_updating: True from the judgement of a step until its update is made.
     """
 
@@ -43,6 +50,7 @@ class Stepper:
         supervisor: Supervisor,
         scaler: GradScaler | None,
         scheduler: Any,
+        tracker: RowTracker | None = None,
     ) -> None:
         self._model, self._optimizer = model, optimizer
         self._objective, self._supervisor = objective, supervisor
@@ -50,6 +58,8 @@ class Stepper:
         self._scheduler = None if isinstance(scheduler, ReduceLROnPlateau) else scheduler
         self._buffers = BufferCopies(model)
         self._update = Update(optimizer, objective.micro_batch.warn)
+        self._tracker = tracker
+        self.rate_factor = 1.0
         self.is_updating = False
 
     def make(self, batch: Any) -> Loss:
@@ -69,7 +79,9 @@ class Stepper:
         )
         self.is_updating = True
         self._supervisor.check(loss.total, batch=batch, parts=loss.parts)
-        has_stepped = self._make_update()
+        self._track(loss)
+        with scale_rate(self._optimizer, self.rate_factor):
+            has_stepped = self._make_update()
         if self._scheduler is not None and has_stepped:
             self._scheduler.step()
         self.is_updating = False
@@ -96,6 +108,12 @@ class Stepper:
             (loss.total if self._scaler is None else self._scaler.scale(loss.total)).backward()
             losses.append(loss.detach())
         return Loss.sum(losses)
+
+    def _track(self, loss: Loss) -> None:
+        """Take note of the rows of a step that was judged: what was computed again for any reason counts once."""
+        if self._tracker is not None and loss.rows:
+            rows = np.concatenate([to_array(each) for each, _ in loss.rows])
+            self._tracker.update(rows, torch.cat([each for _, each in loss.rows]))
 
     def _make_update(self) -> bool:
         """Let the optimizer step; returns False if the scaler kept it from doing so."""

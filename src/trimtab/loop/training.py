@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from trimtab.control.batches import find_device
-from trimtab.control.memory import MicroBatchSize
-from trimtab.control.publication import Facts, publish
-from trimtab.control.workers import Workers, end_orphans
-from trimtab.errors import Halted, InputError, TrimtabError
-from trimtab.loop.data import TrainingData, describe_data
-from trimtab.loop.objective import Loss, Objective
+from trimtab.control.publication import Facts
+from trimtab.control.workers import end_orphans
+from trimtab.errors import Halted, InputError
+from trimtab.loop.assembly import Parts
+from trimtab.loop.ending import Ended, export, save_rows
+from trimtab.loop.objective import Loss
 from trimtab.loop.options import Options
 from trimtab.loop.progress import ProgressBar
 from trimtab.loop.result import FitResult, Status
-from trimtab.loop.reviews import Reviews
-from trimtab.loop.step import Stepper
-from trimtab.loop.validation import make_loader, take_probe
-from trimtab.probes.rerun import ComputeLoss
 from trimtab.signals import Inbox
 from trimtab.state.rng import restore_rng
-from trimtab.supervisor import Supervisor
 from trimtab.types import Decision
-
-if TYPE_CHECKING:
-    from torch.optim import Optimizer
 
 LOG_EVERY = 50
 """Steps between two log lines of the parts of the loss, as of the supervisor's."""
@@ -41,56 +31,18 @@ class Training:
     """A run: what the loop holds, and the loop.
 
     Args:
-        model: the model.
-        optimizer: its optimizer.
-        compute_loss: gives the loss of a batch.
-        train_loader: gives the training batches.
-        val_loader: gives the validation batches, or is a data set; None for no validation.
-        options: all else, validated.
+        parts: what it is made of.
+        options: what it was asked for, validated.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        compute_loss: ComputeLoss,
-        train_loader: Iterable[Any],
-        val_loader: Any,
-        options: Options,
-    ) -> None:
-        device = find_device(model)
-        val_loader = None if val_loader is None else make_loader(val_loader, train_loader, device)
-        self._model, self._optimizer, self._options = model, optimizer, options
-        self._train_loader = train_loader
-        self._objective = Objective(compute_loss, device, MicroBatchSize(options.micro_batch, self._warn_of_memory))
-        self._supervisor = Supervisor(
-            model,
-            optimizer,
-            options.scheduler,
-            clip_norm=options.clip_norm,
-            scaler=options.scaler,
-            policy=options.policy,
-            run=options.run,
-            compute_loss=self._objective,
-            probe=None if val_loader is None else take_probe(val_loader),
-            resume=options.goes_on,
-            checkpoint_every=options.checkpoint_every,
-        )
-        self._folder = options.run if options.run is not None and options.run.is_dir() else None
-        self._inbox = Inbox(self._folder)
-        self._workers = Workers(self._folder)
-        self._stepper = Stepper(model, optimizer, self._objective, self._supervisor, options.scaler, options.scheduler)
-        self._data = TrainingData(train_loader, options.accumulate, self._workers)
-        self._reviews = Reviews(
-            model,
-            Objective(compute_loss, device, MicroBatchSize(options.micro_batch, self._warn_of_memory)),
-            val_loader,
-            self._workers,
-            self._folder,
-            patience=options.patience,
-            min_delta=options.min_delta,
-            keeps_best=options.restore_best,
-        )
+    def __init__(self, parts: Parts, options: Options) -> None:
+        self._model, self._optimizer, self._options = parts.model, parts.optimizer, options
+        self._objective, self._supervisor, self._stepper = parts.objective, parts.supervisor, parts.stepper
+        self._data, self._described, self._workers = parts.data, parts.described, parts.workers
+        self._reviews, self._adapting, self._stages = parts.reviews, parts.adapting, parts.stages
+        self._folder, self._ending = parts.folder, parts.ending
+        self._inbox = Inbox(parts.folder)
+        self._ended = Ended()
         self._num_steps = self._num_steps_before = 0
         self._finishes = self._publishes = False
         self._is_between_steps = True
@@ -101,9 +53,10 @@ class Training:
         with self._inbox.listen():
             try:
                 self._go_on()
+                self._stages.plan(self._optimizer, self._options.scheduler, self._data.num_steps, self._options.epochs)
                 with ProgressBar(self._options.progress, self._options.epochs) as bar:
                     status, reason = self._train(bar)
-                self._complete(status)
+                self._complete(status, reason)
             except Halted as halt:
                 status, reason, decision = "halted", halt.decision.reason, halt.decision
             except BaseException as error:
@@ -111,6 +64,8 @@ class Training:
                 if outcome is None:
                     raise
                 status, reason = outcome
+            if status != "aborted":
+                save_rows(self._options.rows, self._folder)
             self._end(f"failed: {status}" if status == "aborted" else status)
         return self._conclude(status, reason, decision)
 
@@ -151,9 +106,9 @@ class Training:
             return None
         if self._finishes:
             return "finished", "the epoch is complete, as was signalled"
-        if self._reviews.has_stalled:
-            return "stopped-early", f"the validation loss has not improved for {self._options.patience} reviews"
-        return None
+        self._adapting.adapt()
+        reason = self._adapting.explain_stop()
+        return None if reason is None else ("stopped-early", reason)
 
     def _train_epoch(self, bar: ProgressBar) -> tuple[Status, str] | None:
         """The rest of an epoch; returns how the run ends if it is to end in it."""
@@ -175,6 +130,7 @@ class Training:
 
     def _step(self, batch: Any) -> None:
         self._is_between_steps = False
+        self._stepper.rate_factor = self._adapting.find_factor(self._num_steps)
         loss = self._stepper.make(batch)
         self._is_between_steps = True
         self._data.confirm()
@@ -185,8 +141,12 @@ class Training:
     def _end_epoch(self, bar: ProgressBar) -> None:
         """Validate, and go to the beginning of the next epoch."""
         self._data.close()
-        rate = float(self._optimizer.param_groups[0]["lr"])
-        review = self._reviews.make(self._data.epoch + 1, self._num_steps, rate, self._supervisor)
+        if self._options.rows is not None:
+            self._options.rows.end_epoch()
+        epoch, factor = self._data.epoch + 1, self._adapting.find_factor(self._num_steps - 1)
+        rate = float(self._optimizer.param_groups[0]["lr"]) * factor
+        self._stages.end_epoch(epoch, rate, self._data.partition, is_final=self._adapting.is_finalizing)
+        review = self._reviews.make(epoch, self._num_steps, rate, self._supervisor)
         self._data.end_epoch()
         if review is None:
             self._save()
@@ -194,7 +154,8 @@ class Training:
         bar.show_review(review.score)
         if isinstance(self._options.scheduler, ReduceLROnPlateau):
             self._options.scheduler.step(review.score)
-        self._save(now=review is self._reviews.best, score=review.score)
+        bests = (self._reviews.best, self._reviews.find_best("composite"))
+        self._save(now=any(review is each for each in bests), score=review.score)
 
     def _obey(self, names: tuple[str, ...]) -> tuple[Status, str] | None:
         """Act on signals; returns how the run ends if it is to end now."""
@@ -202,7 +163,7 @@ class Training:
             logger.info("step %d: signal %s", self._num_steps, name)
             self._tell("signal", name=name)
         self._finishes = self._finishes or "finish" in names
-        self._reviews.stops_early = self._reviews.stops_early and "no-stop" not in names
+        self._adapting.may_stop = self._adapting.may_stop and "no-stop" not in names
         if "publish" in names:
             self._publishes = True
             self._publish("running", "those of the middle of the training")
@@ -210,7 +171,7 @@ class Training:
             return "aborted", "abort was signalled"
         return ("paused", "pause was signalled") if "pause" in names else None
 
-    def _complete(self, status: Status) -> None:
+    def _complete(self, status: Status, reason: str) -> None:
         """Save the end of a run, leave the model at its best, and publish it if that was asked for."""
         if status == "aborted":
             return
@@ -218,26 +179,24 @@ class Training:
             self._save(now=True)
             return
         self._finishes = False  # that was this epoch's; the run may be given more
-        if self._num_steps > self._num_steps_before:
+        is_new = self._num_steps > self._num_steps_before
+        self._adapting.complete()
+        if is_new:
             self._save(now=True)
-        best = self._reviews.restore_best()
+            if status == "stopped-early":
+                left = self._options.epochs - self._data.epoch
+                self._tell("stopped-early", epoch=self._data.epoch, why=reason, num_epochs_left=left)
+        self._ended = self._ending.restore(self._options.criterion, is_told=is_new)
+        best = self._ended.restored
         if self._publishes or "publish" in self._inbox.read():
             held = "the last step" if best is None else f"the best validation, at step {best.step}"
             self._publish(status, f"those of {held}")
 
     def _publish(self, status: str, held: str) -> None:
-        if self._folder is None:
-            return
-        reviews = [each.to_dict() for each in self._reviews.made]
-        data = describe_data(self._train_loader)
-        facts = Facts(status, self._num_steps, self._data.epoch, data, held, reviews)
-        try:
-            folder = publish(self._model, self._folder, facts)
-        except (OSError, TrimtabError) as error:
-            logger.warning("the model cannot be exported (%s); the training goes on", error)
-            return
-        self._tell("published", folder=str(folder))
-        logger.info("the model is exported to %r", str(folder))
+        if self._folder is not None:
+            reviews = [each.to_dict() for each in self._reviews.made]
+            facts = Facts(status, self._num_steps, self._data.epoch, self._described, held, reviews)
+            export(self._model, self._folder, facts, self._supervisor)
 
     def _fail(self, error: BaseException) -> tuple[Status, str] | None:
         """Write what there is after an exception; returns how the run ends if the exception is no failure."""
@@ -277,22 +236,32 @@ class Training:
             "data": self._data.state_dict(),
             "reviews": self._reviews.state_dict(),
             "num_steps": self._num_steps,
-            "described": describe_data(self._train_loader),
+            "adapting": self._adapting.state_dict(),
+            "stages": self._stages.state_dict(),
+            "rows": None if self._options.rows is None else self._options.rows.state_dict(),
+            "described": self._described,
             "micro_batch": self._objective.micro_batch.size,
             "finishes": self._finishes,
             "publishes": self._publishes,
         }
 
     def _load_state_dict(self, state: Mapping[str, Any]) -> None:
-        described = describe_data(self._train_loader)
-        if state["described"] != described:
+        if state["described"] != self._described:
             raise InputError(
-                f"fit: the run was trained on other data, which was: {state['described']} Now it is: {described} Pass "
-                "the loader of the run, or choose a new name"
+                f"fit: the run was trained on other data, which was: {state['described']} Now it is: {self._described} "
+                "Pass the loader of the run, or choose a new name"
             )
+        if self._options.rows is not None:
+            if state["rows"] is None:
+                raise InputError(
+                    "fit: the run was begun without rows=, so what its rows did is not known; leave it out"
+                )
+            self._options.rows.load_state_dict(state["rows"])
         self._data.load_state_dict(state["data"])
         self._reviews.load_state_dict(state["reviews"])
         self._num_steps = self._num_steps_before = state["num_steps"]
+        self._adapting.load_state_dict(state["adapting"], self._num_steps)
+        self._stages.load_state_dict(state["stages"])
         sizes = [each for each in (state["micro_batch"], self._options.micro_batch) if each is not None]
         self._objective.micro_batch.size = min(sizes, default=None)
         self._finishes, self._publishes = state["finishes"], state["publishes"]
@@ -322,15 +291,17 @@ class Training:
             reviews=tuple(self._reviews.made),
             run=self._options.run,
             decision=decision,
+            restored=self._ended.restored,
+            test_metrics=self._ended.test_metrics or {},
+            adaptations=tuple(self._adapting.made),
+            outcomes=tuple(self._adapting.outcomes),
+            timeline=self._stages.read(self._adapting.made),
         )
 
     def _end(self, status: str) -> None:
         self._data.close()
         self._workers.close()
         self._supervisor.finish(status)
-
-    def _warn_of_memory(self, message: str) -> None:
-        self._warn("out-of-memory", message)
 
     def _warn(self, event: str, message: str) -> None:
         logger.warning("%s", message)

@@ -15,7 +15,7 @@ from trimtab.control.batches import count_samples
 from trimtab.control.memory import choose_num_workers
 from trimtab.control.workers import Workers
 from trimtab.errors import InputError
-from trimtab.loop.data import count_batches, find_generators
+from trimtab.loop.data import Indexed, count_batches, find_generators, gives_rows
 from trimtab.loop.objective import Loss, Objective
 from trimtab.probes.rerun import keep_training
 from trimtab.state.rng import capture_rng, restore_rng
@@ -75,7 +75,7 @@ def make_loader(given: Any, train_loader: Any, device: torch.device) -> Iterable
     return DataLoader(given, size, collate_fn=collate, num_workers=choose_num_workers(device, num_batches))
 
 
-def take_probe(loader: Iterable[Any]) -> Any:
+def take_probe(loader: Iterable[Any], *, tracks_rows: bool = False) -> Any:
     """The first batch of the validation data, for the supervisor; None of data that can be iterated over only once."""
     if isinstance(loader, Iterator):
         return None
@@ -83,7 +83,8 @@ def take_probe(loader: Iterable[Any]) -> Any:
     try:
         with _keep_generators(loader):
             torch.manual_seed(0)  # a loader that shuffles gives the same batch when the run goes on
-            return next(iter(loader), None)
+            first = next(iter(loader), None)
+            return Indexed.tag(first) if first is not None and tracks_rows and gives_rows(loader) else first
     finally:
         restore_rng(now)
 

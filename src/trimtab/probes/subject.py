@@ -182,6 +182,9 @@ class Moment:
     is_rate_declared: bool = False
     """True if the loop has said that it changes the learning rate on purpose."""
 
+    is_data_declared: bool = False
+    """True if the loop has said that other data come from this step on."""
+
     state_step: int | None = None
     """The step whose update is the last one in the state at hand; None if it is the step before."""
 

@@ -69,7 +69,7 @@ HELD_OUT_LAST = re.compile(r"(?P<rest>.+)_(?P<set>val|valid|validation|eval|eval
 PER_GROUP = {"group_grad_norm", "group_nonfinite", "update_ratio", "dead_units", "missing_gradients", "lost_updates"}
 """Metrics that are one number per group with us, and so never another tool's one number."""
 
-TAKEN = {*PER_GROUP, STATE_STEP, "rate_declared", "clock"}
+TAKEN = {*PER_GROUP, STATE_STEP, "rate_declared", "data_declared", "clock"}
 """Names that mean something to the judging half."""
 
 UNIT = re.compile(r"\s*(?:\[(?!ms\b)[^\]\d]*\]|\(#\)|\((?:nats|bits|avg|mean|raw|smoothed)\))\s*$", re.IGNORECASE)

@@ -206,7 +206,7 @@ class Supervisor:
         self._stopwatch = Stopwatch()
         self._unshared: Exception | None = None
         self._pace = Pace()
-        self._is_rate_declared = False
+        self._is_rate_declared = self._is_data_declared = False
         self._updates_itself = bool(self_updating)
         self._watches: dict[str, Watch] = {}
         self._suspects = Suspects()
@@ -565,6 +565,18 @@ class Supervisor:
         """
         self._is_rate_declared = True
 
+    def declare_data_change(self) -> None:
+        """Say that other data come from the next check on: for 50 steps only a coarse limit holds for the loss."""
+        self._is_data_declared = True
+
+    def trust_state(self) -> None:
+        """Say that weights were set on purpose since the last step, such as to those of an earlier epoch.
+
+        Snapshots begin anew, so that no rollback goes back to before.
+        """
+        if not self._is_off:
+            self._begin_anew()
+
     def finish(self, status: str = "finished") -> None:
         """End the supervision: write what is still to be written and let go of the optimizer. May be called twice.
 
@@ -693,6 +705,7 @@ class Supervisor:
         moment.is_first_probe = not self.history.has("probe_loss")
         moment.evaluate = self._evaluate if self._probing.is_due(self.step) else None
         moment.is_rate_declared, self._is_rate_declared = self._is_rate_declared, False
+        moment.is_data_declared, self._is_data_declared = self._is_data_declared, False
         moment.state_step = self._schedule.find_state_step(self.step)
         moment.self_change = self._controls.buffers.measure_change() if self._updates_itself else None
         moment.buffers = self._controls.buffers.list_statistics()
