@@ -10,7 +10,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -30,37 +31,49 @@ from trimtab.journal import (
     GROUPS,
     JOURNAL,
     MANIFEST,
+    SAMPLED,
+    TABLES,
     Journal,
     RunLog,
     describe_run,
     format_event,
     read_manifest,
     read_run,
+    read_table,
     redact,
-    row_dtype,
+    row_dtypes,
 )
 from trimtab.policy import Policy
 from trimtab.probes import list_group_metrics
-from trimtab.types import Change, Clock
+from trimtab.types import Change, Clock, Value
 
 NAN, INF = math.nan, math.inf
 
 GROUP_NAMES = ("embed", "head")
 METRICS = ("group_grad_norm", "weight_norm")
+RARE = ("dead_units", "update_ratio")
 
 FINDING = Finding(
     metric="loss", value=NAN, limit=NAN, message="not finite", detector="nonfinite", severity="critical", step=3
 )
 
 
-def describe(groups: Sequence[str] = GROUP_NAMES, metrics: Sequence[str] = METRICS) -> dict[str, Any]:
+def describe(
+    groups: Sequence[str] = GROUP_NAMES, metrics: Sequence[str] = METRICS, sampled: Sequence[str] = RARE
+) -> dict[str, Any]:
     """The manifest of a run of the default policy."""
-    return describe_run(groups, metrics, ["float32"], {"policy": Policy.default().to_dict()})
+    settings = {"policy": Policy.default().to_dict()}
+    return describe_run(groups, metrics, ["float32"], settings, sampled_metrics=sampled)
+
+
+WIDTHS = {name: dtype.itemsize for name, dtype in row_dtypes(describe()).items()}
+"""Bytes of a row of each table."""
 
 
 def make_record(step: int, clock: Clock = "step", **more: float) -> Record:
-    """A record of a step or review; every third step has a finding."""
-    groups = {"weight_norm": (step + 0.5, INF), **({"group_grad_norm": (NAN, NAN)} if step % 2 else {})}
+    """A record of a step or review; every second step is sampled, every third has a finding."""
+    groups = {"weight_norm": (step + 0.5, INF)}
+    groups |= {"group_grad_norm": (NAN, NAN)} if step % 2 else {"dead_units": (step / 8, NAN)}
     measurement = Measurement(step, {"loss": 1 / step, **(groups if clock == "step" else {}), **more}, clock)
     if step % 3:
         return Record(measurement, Decision(step, clock=clock))
@@ -87,8 +100,10 @@ def as_text(value: object) -> str:
 
 floats32 = st.floats(width=32)
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
-scalars = st.dictionaries(texts.filter(lambda name: name not in ("step", "clock", *METRICS)), st.floats(), max_size=4)
-by_group = st.dictionaries(st.sampled_from(METRICS), st.tuples(floats32, floats32) | st.just((NAN, NAN)))
+scalars = st.dictionaries(
+    texts.filter(lambda name: name not in ("step", "clock", *METRICS, *RARE)), st.floats(), max_size=4
+)
+by_group = st.dictionaries(st.sampled_from([*METRICS, *RARE]), st.tuples(floats32, floats32) | st.just((NAN, NAN)))
 
 
 @st.composite
@@ -149,12 +164,65 @@ def test_decisions_and_actions_survive_exactly(decision: Decision, action: Actio
 
 
 def test_repeated_steps_of_a_resumed_run_keep_their_own_numbers(tmp_path: Path) -> None:
-    """Where a run went back to an earlier step, both measurements of a step have their own numbers by group."""
-    norms = [(1, (1.0, 1.0)), (2, (2.0, 2.0)), (3, (3.0, 3.0)), (2, (4.0, 4.0)), (3, (5.0, 5.0))]
-    records = [Record(Measurement(step, {"weight_norm": norm}), Decision(step)) for step, norm in norms]
+    """Where a run went back to an earlier step, both measurements of a step have their own numbers by group.
+
+    What is sampled, and what is measured by group at all, may be another the second time.
+    """
+    taken: list[tuple[int, dict[str, Value]]] = [
+        (1, {"weight_norm": (1.0, 1.0), "dead_units": (0.125, 0.0)}),
+        (2, {"weight_norm": (2.0, 2.0)}),
+        (3, {}),
+        (2, {"weight_norm": (4.0, 4.0), "update_ratio": (0.25, 0.25)}),
+        (3, {"weight_norm": (5.0, 5.0), "dead_units": (0.5, 0.5)}),
+    ]
+    made = [Measurement(step, values) for step, values in taken]
+    records = [Record(each, Decision(each.step)) for each in made]
     write_run(tmp_path, records[:3])
     log = write_run(tmp_path, records[3:], resume=True)
-    assert [(measurement.step, measurement.values["weight_norm"]) for measurement in log.measurements] == norms
+    assert log.measurements == made
+
+
+def test_row_is_there_only_where_something_was_measured(tmp_path: Path) -> None:
+    """Each table has a row, of the same head and four bytes per metric and group, for the steps it has numbers of."""
+    records = [make_record(step) for step in range(1, 8)]
+    bare = Record(Measurement(8, {"loss": 0.5}), Decision(8))
+    log = write_run(tmp_path, [*records, make_record(7, "review"), bare, make_record(9)])
+    tables = {name: read_table(tmp_path, log.manifest, name) for name in TABLES}
+    assert {name: rows["step"].tolist() for name, rows in tables.items()} == {
+        GROUPS: [1, 2, 3, 4, 5, 6, 7, 9],
+        SAMPLED: [2, 4, 6],
+    }
+    assert {name: rows["line"].tolist() for name, rows in tables.items()} == {
+        GROUPS: [0, 1, 2, 3, 4, 5, 6, 9],
+        SAMPLED: [1, 3, 5],
+    }
+    assert WIDTHS == {GROUPS: 12 + 4 * 2 * 2, SAMPLED: 12 + 4 * 2 * 2}
+    assert {name: (tmp_path / name).stat().st_size for name in TABLES} == {
+        name: len(rows) * WIDTHS[name] for name, rows in tables.items()
+    }
+
+
+def test_metrics_are_sorted_by_how_often_they_are_measured(tmp_path: Path) -> None:
+    """Of a supervised run, what is in `groups.f32` is measured at each step, and what is in `sampled.f32` is not."""
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1)).to(torch.bfloat16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    supervisor = trimtab.Supervisor(model, optimizer, run=tmp_path)
+    for _ in range(70):
+        loss = model(torch.ones(64, 3, dtype=torch.bfloat16)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        supervisor.check(loss)
+        optimizer.step()
+    supervisor.finish()
+    log = read_run(tmp_path)
+    times = Counter(
+        metric for each in log.measurements for metric, value in each.values.items() if isinstance(value, tuple)
+    )
+    usual, sampled = list_group_metrics()
+    assert {metric: times[metric] for metric in usual} == dict.fromkeys(usual, 70)
+    assert {metric for metric in sampled if times[metric] > 3} == set()
+    assert {"update_ratio", "lost_updates", "missing_gradients", "zero_units"} <= times.keys() & set(sampled)
+    assert len(read_table(tmp_path, log.manifest, SAMPLED)) == 3
 
 
 @pytest.fixture(scope="module")
@@ -164,38 +232,62 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> RunLog:
     return write_run(tmp_path_factory.mktemp("small"), [*records, make_record(6, "review", val_loss=0.5)])
 
 
-@pytest.mark.parametrize("name", [JOURNAL, EVENTS, GROUPS])
+@pytest.mark.parametrize("name", [JOURNAL, EVENTS, *TABLES])
 def test_run_cut_at_any_byte_is_read_up_to_the_last_whole_entry(name: str, small_run: RunLog, tmp_path: Path) -> None:
     """A file that ends anywhere is read up to its last whole line or row, and the others are read whole."""
     run = shutil.copytree(small_run.folder, tmp_path / "run")
     whole = (run / name).read_bytes()
-    width = row_dtype(GROUP_NAMES, METRICS).itemsize
     for end in range(len(whole)):
         (run / name).write_bytes(whole[:end])
         log = read_run(run)
-        num_lines, num_rows = whole[:end].count(b"\n"), end // width
+        num_lines = whole[:end].count(b"\n")
         if name == EVENTS:
             assert log.events == small_run.events[:num_lines]
         elif name == JOURNAL:
             assert as_text(log.measurements) == as_text(small_run.measurements[:num_lines])
         else:
-            found = [measurement for measurement in log.measurements if "weight_norm" in measurement.values]
-            assert as_text(found) == as_text(small_run.measurements[:num_rows])
-            assert len(log.measurements) == len(small_run.measurements)
+            assert as_text(log.measurements) == as_text(list(strip(small_run, name, end // WIDTHS[name])))
 
 
-@pytest.mark.parametrize("name", [JOURNAL, EVENTS, GROUPS])
+def strip(log: RunLog, name: str, num_rows: int) -> Iterator[Measurement]:
+    """The measurements of a run without what a table has after so many rows."""
+    metrics = log.manifest[TABLES[name]]
+    for each in log.measurements:
+        is_there = not each.values.keys().isdisjoint(metrics)
+        kept = num_rows > 0 or not is_there
+        yield each if kept else replace(each, values={k: v for k, v in each.values.items() if k not in metrics})
+        num_rows -= is_there
+
+
+@pytest.mark.parametrize("name", [JOURNAL, EVENTS, *TABLES])
 def test_resume_goes_on_after_the_last_whole_entry(name: str, small_run: RunLog, tmp_path: Path) -> None:
     """What is appended to a file that was cut short anywhere in its last entry is read, and so is all before it."""
     whole = (small_run.folder / name).read_bytes()
-    entry = row_dtype(GROUP_NAMES, METRICS).itemsize if name == GROUPS else len(whole.splitlines()[-1]) + 1
+    entry = WIDTHS[name] if name in WIDTHS else len(whole.splitlines()[-1]) + 1
     for num_cut in range(1, entry + 1, 7):
         run = shutil.copytree(small_run.folder, tmp_path / str(num_cut))
         (run / name).write_bytes(whole[:-num_cut])
-        log = write_run(run, [make_record(9)], resume=True)
-        assert as_text(log.measurements[-1]) == as_text(make_record(9).measurement)
-        assert len(log.measurements) == len(small_run.measurements) + (name != JOURNAL)
-        assert len(log.events) == len(small_run.events) + (name != EVENTS)
+        log = write_run(run, [make_record(9), make_record(12)], resume=True)
+        assert list(map(as_text, log.measurements[-2:])) == [as_text(make_record(step).measurement) for step in (9, 12)]
+        assert len(log.measurements) == len(small_run.measurements) + 2 - (name == JOURNAL)
+        assert len(log.events) == len(small_run.events) + 2 - (name == EVENTS)
+
+
+@pytest.mark.parametrize("num_lines", range(8))
+def test_rows_of_lines_that_were_not_written_are_cut(num_lines: int, small_run: RunLog, tmp_path: Path) -> None:
+    """A kill between two files leaves rows without a line; they are not read, nor taken for those of later lines."""
+    run = shutil.copytree(small_run.folder, tmp_path / "run")
+    lines = (run / JOURNAL).read_bytes().splitlines(keepends=True)
+    (run / JOURNAL).write_bytes(b"".join(lines[:num_lines]) + b'{"ste')
+    assert as_text(read_run(run).measurements) == as_text(small_run.measurements[:num_lines])
+    later = [make_record(step) for step in (2, 3, 4)]
+    log = write_run(run, later, resume=True)
+    expected = [*small_run.measurements[:num_lines], *(each.measurement for each in later)]
+    assert list(map(as_text, log.measurements)) == list(map(as_text, expected))
+    for name in TABLES:
+        metrics = log.manifest[TABLES[name]]
+        num_rows = sum(not each.values.keys().isdisjoint(metrics) for each in expected)
+        assert (run / name).stat().st_size == num_rows * WIDTHS[name]
 
 
 def test_existing_run_is_never_overwritten(tmp_path: Path) -> None:
@@ -213,21 +305,24 @@ def test_existing_run_is_never_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("groups", "metrics"),
+    ("groups", "metrics", "sampled"),
     [
-        pytest.param(["embed"], METRICS, id="fewer-groups"),
-        pytest.param(["head", "embed"], METRICS, id="another-order"),
-        pytest.param(GROUP_NAMES, ["weight_norm"], id="fewer-metrics"),
+        pytest.param(["embed"], METRICS, RARE, id="fewer-groups"),
+        pytest.param(["head", "embed"], METRICS, RARE, id="another-order"),
+        pytest.param(GROUP_NAMES, ["weight_norm"], RARE, id="fewer-metrics"),
+        pytest.param(GROUP_NAMES, METRICS, [*RARE, "more"], id="more-sampled-metrics"),
     ],
 )
-def test_run_of_other_groups_is_not_resumed(groups: Sequence[str], metrics: Sequence[str], tmp_path: Path) -> None:
+def test_run_of_other_groups_is_not_resumed(
+    groups: Sequence[str], metrics: Sequence[str], sampled: Sequence[str], tmp_path: Path
+) -> None:
     """A run whose rows have another layout is refused, and left as it is."""
-    write_run(tmp_path, [make_record(1)])
-    before = (tmp_path / GROUPS).read_bytes()
+    write_run(tmp_path, [make_record(2)])
+    before = [(tmp_path / name).read_bytes() for name in TABLES]
     with pytest.raises(InputError) as caught:
-        Journal(tmp_path, describe(groups, metrics), resume=True)
+        Journal(tmp_path, describe(groups, metrics, sampled), resume=True)
     assert str(caught.value) == f"run: {str(tmp_path)!r} has other parameter groups; choose a new name"
-    assert (tmp_path / GROUPS).read_bytes() == before
+    assert [(tmp_path / name).read_bytes() for name in TABLES] == before
 
 
 @pytest.mark.parametrize(
@@ -247,6 +342,9 @@ def test_folder_that_cannot_be_written_is_refused(folder: str, cause: str, tmp_p
     assert str(caught.value) == f"run: the folder {str(tmp_path / folder)!r} cannot be written: {cause}"
 
 
+READS = f"this version of Trimtab reads format {FORMAT_VERSION} alone"
+
+
 @pytest.mark.parametrize(
     ("manifest", "message"),
     [
@@ -254,11 +352,13 @@ def test_folder_that_cannot_be_written_is_refused(folder: str, cause: str, tmp_p
         pytest.param('{"format": 1', "is no run folder: it has no readable manifest.json", id="cut"),
         pytest.param("[]", "is no run folder: it has no readable manifest.json", id="no-table"),
         pytest.param("{}", "is no run folder: it has no readable manifest.json", id="without-format"),
-        pytest.param('{"format": 99}', f"has format 99; this version reads up to {FORMAT_VERSION}", id="newer"),
+        pytest.param('{"format": 99}', f"has format 99; {READS}", id="newer"),
+        pytest.param('{"format": 1, "groups": [], "group_metrics": []}', f"has format 1; {READS}", id="older"),
+        pytest.param('{"format": "two"}', f"has format two; {READS}", id="no-number"),
     ],
 )
 def test_what_is_no_run_folder_is_refused(manifest: str | None, message: str, tmp_path: Path) -> None:
-    """A folder without a readable manifest, or of a newer format, is an error that says so."""
+    """A folder without a readable manifest, or of another format, is an error that says so."""
     if manifest is not None:
         (tmp_path / MANIFEST).write_text(manifest, encoding="utf-8")
     for read in (read_manifest, read_run):
@@ -274,6 +374,7 @@ import torch
 from trimtab import Supervisor
 
 folder = Path(sys.argv[1])
+torch.manual_seed(0)
 model = torch.nn.Linear(3, 1)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 supervisor = Supervisor(model, optimizer, run=folder)
@@ -299,7 +400,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ((folder / journal.JOURNAL).stat().st_
 train(20)
 supervisor._recorder.journal.flush()
 log = journal.read_run(folder)
-print(json.dumps([len(log.measurements), len(journal.read_groups(folder, log.manifest))]))
+tables = [journal.read_table(folder, log.manifest, name) for name in journal.TABLES]
+print(json.dumps([len(each) for each in (log.measurements, *tables)]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 supervisor._recorder.journal.flush()
 train(20)
@@ -320,7 +422,7 @@ def test_full_disk_while_training(max_waiting: int, kept: list[int], tmp_path: P
     result = run_python(FULL_DISK, str(tmp_path / "run"), str(max_waiting))
     log = read_run(tmp_path / "run")
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout) == [20, 20]
+    assert json.loads(result.stdout) == [20, 20, 1]
     assert result.stderr.splitlines() == [
         f"the journal in {str(tmp_path / 'run')!r} cannot be written (File too large); "
         "the run goes on, and the journal will name the gap"
@@ -428,7 +530,8 @@ def test_manifest_says_what_the_run_was_started_with(tmp_path: Path, monkeypatch
     monkeypatch.setattr(sys, "argv", ["train.py", "--token=abc"])
     model = torch.nn.Linear(3, 1)
     before = datetime.now(UTC).replace(microsecond=0)
-    trimtab.Supervisor(model, torch.optim.SGD(model.parameters()), run=tmp_path, clip_norm=0.5).finish()
+    optimizer = torch.optim.SGD(model.parameters())
+    trimtab.Supervisor(model, optimizer, run=tmp_path, clip_norm=0.5, probe=lambda _: 0.0).finish()
     manifest = read_manifest(tmp_path)
     assert before <= datetime.fromisoformat(manifest.pop("started")) <= datetime.now(UTC)
     assert Policy.from_dict(manifest.pop("policy")) == Policy.default()
@@ -438,8 +541,10 @@ def test_manifest_says_what_the_run_was_started_with(tmp_path: Path, monkeypatch
         "command_line": ["train.py", "--token=***"],
         "dtypes": ["float32"],
         "groups": ["weight", "bias"],
-        "group_metrics": list_group_metrics(),
+        "group_metrics": list_group_metrics()[0],
+        "sampled_metrics": list_group_metrics()[1],
         "clip_norm": 0.5,
+        "handed": ["probe"],
     }
 
 

@@ -23,7 +23,7 @@ from trimtab.bench.scale import (
     time_judging,
     write_run,
 )
-from trimtab.journal import read_run
+from trimtab.journal import TABLES, read_run
 from trimtab.probes import list_group_metrics, probes
 
 SIZES = (10, 100, 1000, 10_000)
@@ -82,7 +82,7 @@ def test_a_step_with_a_finding_is_no_ordinary_step() -> None:
 
 @pytest.mark.parametrize("num_groups", [1, 5])
 def test_written_run_is_the_synthetic_one(tmp_path: Path, num_groups: int) -> None:
-    """Every step is read back as it was made; a step of `groups.f32` takes 8 bytes and 4 per metric and group."""
+    """Every step is read back as it was made; a row by group takes 12 bytes and 4 per metric and group."""
     num_steps = 30
     assert write_run(tmp_path / "run", num_steps, num_groups) > 0
     log = read_run(tmp_path / "run")
@@ -94,8 +94,10 @@ def test_written_run_is_the_synthetic_one(tmp_path: Path, num_groups: int) -> No
                 read.values[metric], np.asarray(value, np.float32) if isinstance(value, tuple) else value
             )
             assert np.all(is_same)
-    num_bytes = (tmp_path / "run" / "groups.f32").stat().st_size
-    assert num_bytes == num_steps * (8 + 4 * len(list_group_metrics()) * num_groups)
+    num_sampled = sum("update_ratio" in each.values for each in log.measurements)
+    assert 0 < num_sampled < num_steps
+    for name, metrics, num_rows in zip(TABLES, list_group_metrics(), (num_steps, num_sampled), strict=True):
+        assert (tmp_path / "run" / name).stat().st_size == num_rows * (12 + 4 * len(metrics) * num_groups)
 
 
 def test_reader_tells_what_it_drew(tmp_path: Path) -> None:

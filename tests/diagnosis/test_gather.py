@@ -126,7 +126,9 @@ def test_single_numbers_of_group_metrics_are_those_of_one_group() -> None:
 
 def write_run(folder: Path, num: int = 300) -> Path:
     """A run folder with metrics by group, reviews, and a decision."""
-    manifest = describe_run(("body", "head"), ("update_ratio", "weight_norm"), ["float32"], {"policy": {}})
+    manifest = describe_run(
+        ("body", "head"), ["weight_norm"], ["float32"], {"policy": {}}, sampled_metrics=["update_ratio"]
+    )
     journal = Journal(folder, manifest)
     for step in range(1, num + 1):
         values: dict[str, float | tuple[float, ...]] = {"loss": 1 / step if step != 7 else nan}

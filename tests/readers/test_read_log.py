@@ -14,7 +14,7 @@ from tests.readers.logs import column, is_same, write
 from trimtab.detectors import detect, detectors
 from trimtab.errors import InputError, RunFormatError
 from trimtab.history import History
-from trimtab.journal import Journal
+from trimtab.journal import Journal, describe_run
 from trimtab.readers import read_log, readers
 from trimtab.types import Decision, Measurement, Record, Value
 
@@ -122,7 +122,7 @@ def test_folder_without_choice_is_refused(tmp_path: Path) -> None:
 
 def test_run_folder_is_read_as_it_is(tmp_path: Path) -> None:
     """Our own run folder keeps its metrics, per-group ones included; what a resumed run redid counts once."""
-    manifest = {"format": 1, "groups": ["a", "b"], "group_metrics": ["weight_norm"], "dtypes": ["torch.bfloat16"]}
+    manifest = describe_run(["a", "b"], ["weight_norm"], ["torch.bfloat16"], {})
     taken = [(1, 3.0), (2, nan), (3, 1.0), (2, 5.0)]
     journal = Journal(tmp_path / "run", manifest)
     for step, loss in taken:

@@ -37,7 +37,7 @@ from torch import distributed, nn
 from trimtab import probes
 from trimtab.bench.overhead import OnProgress
 from trimtab.history import CAPACITY
-from trimtab.journal import GROUPS, JOURNAL, Journal, describe_run, read_run
+from trimtab.journal import JOURNAL, TABLES, Journal, describe_run, read_run
 from trimtab.policy import Judge, Policy
 from trimtab.probes.agreement import agree
 from trimtab.probes.subject import Moment, Subject
@@ -369,7 +369,7 @@ def measure_journal(extent: Extent) -> Iterator[Growth]:
 RUN_FIGURES: Mapping[str, Unit] = {
     "write": "s",
     JOURNAL: "MB",
-    GROUPS: "MB",
+    **dict.fromkeys(TABLES, "MB"),
     "read": "s",
     "memory of reading": "MB",
     "replay": "s",
@@ -385,7 +385,7 @@ def measure_run(num_steps: int, num_groups: int, *, draws: bool) -> dict[str, fl
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "run"
         figures = {"write": write_run(folder, num_steps, num_groups)}
-        figures |= {name: (folder / name).stat().st_size / MEGABYTE for name in (JOURNAL, GROUPS)}
+        figures |= {name: (folder / name).stat().st_size / MEGABYTE for name in (JOURNAL, *TABLES)}
         reader = _start("draw" if draws else "read", str(folder), stdout=subprocess.PIPE)
         told = reader.communicate()[0]
         if reader.returncode != 0:
@@ -398,7 +398,8 @@ def write_run(folder: Path, num_steps: int, num_groups: int) -> float:
     """Write a healthy run; returns the seconds that all its writing took."""
     groups = [f"group-{index}" for index in range(num_groups)]
     settings = {"policy": Policy.default().to_dict(), "clip_norm": None}
-    journal = Journal(folder, describe_run(groups, probes.list_group_metrics(), ["float32"], settings))
+    usual, sampled = probes.list_group_metrics()
+    journal = Journal(folder, describe_run(groups, usual, ["float32"], settings, sampled_metrics=sampled))
     seconds = 0.0
     measurements = islice(make_measurements(num_groups), num_steps)
     while batch := [Record(each, Decision(each.step)) for each in islice(measurements, NUM_FLUSHED)]:

@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 
 from trimtab.diagnosis.evidence import Evidence, Series
 from trimtab.diagnosis.gather import Columns, Rows, find_kept
-from trimtab.journal import EVENTS, GROUPS, JOURNAL, parse_action, parse_decision, read_lines, read_manifest, row_dtype
+from trimtab.journal import (
+    EVENTS,
+    GROUPS,
+    JOURNAL,
+    TABLES,
+    parse_action,
+    parse_decision,
+    read_lines,
+    read_manifest,
+    row_dtypes,
+)
 from trimtab.types import Action, Decision
 
 MOST_ROWS = 8192
@@ -41,7 +51,7 @@ def gather_run(folder: str | Path) -> Evidence:
     """The evidence of a run folder.
 
     Raises:
-        RunFormatError: if it is no run folder, or of a newer format.
+        RunFormatError: if it is no run folder, or of another format.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -104,14 +114,19 @@ def read_events(path: Path) -> tuple[list[tuple[Decision, Action]], list[Mapping
 
 
 def read_group_metrics(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Series]:
-    """The metrics with one number per group, of long runs at evenly spaced rows, and wherever one is not finite."""
-    names = manifest["group_metrics"]
-    dtype = row_dtype(manifest["groups"], names)
-    path = folder / GROUPS
+    """The metrics with one number per group; of long runs those of every step at evenly spaced rows, and if not finite.
+
+    Those of sampled steps are read at all of them.
+    """
+    return {metric: each for table in TABLES for metric, each in _read_table(folder, manifest, table).items()}
+
+
+def _read_table(folder: Path, manifest: Mapping[str, Any], table: str) -> dict[str, Series]:
+    names, dtype, path = manifest[TABLES[table]], row_dtypes(manifest)[table], folder / table
     num_rows = path.stat().st_size // dtype.itemsize if path.exists() else 0
     if not num_rows or not manifest["groups"]:
         return {}
-    stride = -(-num_rows // MOST_ROWS)
+    stride = -(-num_rows // MOST_ROWS) if table == GROUPS else 1
     parts: dict[str, list[tuple[Rows, NDArray[np.float32]]]] = {name: [] for name in names}
     per_chunk = max(CHUNK_BYTES // dtype.itemsize, 1)
     with path.open("rb") as file:

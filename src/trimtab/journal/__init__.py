@@ -2,13 +2,17 @@
 
     manifest.json    versions, groups, policy: what the run was started with
     journal.jsonl    dense: one line per step or review, the metrics that are one number
-    groups.f32       dense: one row per step, the metrics with one number per group
+    groups.f32       dense: one row per step, the metrics with one number per group that are measured at every step
+    sampled.f32      sparse: the other metrics with one number per group, a row where one of them was measured
     events.jsonl     sparse: findings, decisions and actions; faults, gaps, the end
 
-A row of `groups.f32` is little-endian: the step as a uint32; a uint32 whose bit i says whether metric i was measured
-at this step; then for each metric the manifest names, in its order, one float32 per group. Non-finite numbers are
-text in the JSON files: `"NaN"`, `"Infinity"`, `"-Infinity"`. The last line or row may be cut short by a crash;
-reading stops before it.
+A row of either `.f32` file is little-endian: as a uint32 each the line of `journal.jsonl` it belongs to, counted from
+0, the step, and bits of which bit i says whether metric i was measured; then for each metric the manifest names for
+the file (`group_metrics`, `sampled_metrics`), in its order, one float32 per group. Where none was measured there is no
+row. Non-finite numbers are text in the JSON files: `"NaN"`, `"Infinity"`, `"-Infinity"`. The last line or row may be
+cut short by a crash, and the last rows may belong to lines that were not written any more; reading stops before them.
+
+What changes the layout of a file or the meaning of a name raises `FORMAT_VERSION`; one version reads one format.
 """
 
 from trimtab.journal.format import (
@@ -17,17 +21,19 @@ from trimtab.journal.format import (
     GROUPS,
     JOURNAL,
     MANIFEST,
+    SAMPLED,
+    TABLES,
     format_event,
     format_measurement,
     parse_action,
     parse_adjustment,
     parse_decision,
-    row_dtype,
+    row_dtypes,
     to_fields,
     to_json,
 )
 from trimtab.journal.manifest import describe_run, redact
-from trimtab.journal.reader import RunLog, read_groups, read_lines, read_manifest, read_run
+from trimtab.journal.reader import RunLog, read_lines, read_manifest, read_run, read_table
 from trimtab.journal.writer import FLUSH_SECONDS, Journal, write_aside
 
 __all__ = [
@@ -37,6 +43,8 @@ __all__ = [
     "GROUPS",
     "JOURNAL",
     "MANIFEST",
+    "SAMPLED",
+    "TABLES",
     "Journal",
     "RunLog",
     "describe_run",
@@ -45,12 +53,12 @@ __all__ = [
     "parse_action",
     "parse_adjustment",
     "parse_decision",
-    "read_groups",
     "read_lines",
     "read_manifest",
     "read_run",
+    "read_table",
     "redact",
-    "row_dtype",
+    "row_dtypes",
     "to_fields",
     "to_json",
     "write_aside",

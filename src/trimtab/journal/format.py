@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -12,17 +12,25 @@ import numpy as np
 
 from trimtab.types import Action, Adjustment, Change, Decision, Finding, Measurement, Record, Response
 
-FORMAT_VERSION = 1
-"""The version of the run folder's format; a reader refuses a newer one."""
+FORMAT_VERSION = 2
+"""The version of the run folder's format; a reader refuses any other."""
 
-MANIFEST, JOURNAL, GROUPS, EVENTS = "manifest.json", "journal.jsonl", "groups.f32", "events.jsonl"
+MANIFEST, JOURNAL, EVENTS = "manifest.json", "journal.jsonl", "events.jsonl"
+
+GROUPS, SAMPLED = "groups.f32", "sampled.f32"
+
+TABLES = {GROUPS: "group_metrics", SAMPLED: "sampled_metrics"}
+"""The files of rows with one number per group, and where the manifest names the metrics of each."""
 
 
-def row_dtype(groups: Sequence[str], group_metrics: Sequence[str]) -> np.dtype[Any]:
-    """The layout of one row of `groups.f32`: step, bits of the metrics measured, each metric's numbers by group."""
-    return np.dtype(
-        [("step", "<u4"), ("present", "<u4"), *((metric, "<f4", (len(groups),)) for metric in group_metrics)]
-    )
+def row_dtypes(manifest: Mapping[str, Any]) -> dict[str, np.dtype[Any]]:
+    """The layout of one row of each table: line, step, bits of the metrics measured, each metric's numbers by group."""
+    num_groups = len(manifest["groups"])
+    head = [("line", "<u4"), ("step", "<u4"), ("present", "<u4")]
+    return {
+        name: np.dtype([*head, *((metric, "<f4", (num_groups,)) for metric in manifest[listed])])
+        for name, listed in TABLES.items()
+    }
 
 
 def to_json(value: Any) -> Any:

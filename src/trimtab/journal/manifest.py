@@ -21,15 +21,21 @@ LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 def describe_run(
-    groups: Sequence[str], group_metrics: Sequence[str], dtypes: Sequence[str], settings: Mapping[str, Any]
+    groups: Sequence[str],
+    group_metrics: Sequence[str],
+    dtypes: Sequence[str],
+    settings: Mapping[str, Any],
+    *,
+    sampled_metrics: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The manifest of a run that starts now: versions, command line with secrets redacted, groups and settings.
 
     Args:
         groups: the names of the parameter groups.
-        group_metrics: the metrics with one number per group.
+        group_metrics: the metrics with one number per group that are measured at every step.
         dtypes: the dtypes of the parameters.
         settings: what the run was configured with, such as the policy.
+        sampled_metrics: the metrics with one number per group that are measured now and then.
     """
     return {
         "format": FORMAT_VERSION,
@@ -39,6 +45,7 @@ def describe_run(
         "dtypes": list(dtypes),
         "groups": list(groups),
         "group_metrics": list(group_metrics),
+        "sampled_metrics": list(sampled_metrics),
         **settings,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict, deque
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,12 @@ from trimtab.errors import RunFormatError
 from trimtab.journal.format import (
     EVENTS,
     FORMAT_VERSION,
-    GROUPS,
     JOURNAL,
     MANIFEST,
+    TABLES,
     parse_action,
     parse_decision,
-    row_dtype,
+    row_dtypes,
 )
 from trimtab.types import Action, Clock, Decision, Measurement, Value
 
@@ -58,7 +58,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """The manifest of a run folder.
 
     Raises:
-        RunFormatError: if there is none, or it is of a newer format.
+        RunFormatError: if there is none, or it is of another format.
     """
     path = Path(folder) / MANIFEST
     try:
@@ -66,8 +66,10 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         version = manifest["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFormatError(f"run: {str(folder)!r} is no run folder: it has no readable {MANIFEST}") from error
-    if version > FORMAT_VERSION:
-        raise RunFormatError(f"run: {str(folder)!r} has format {version}; this version reads up to {FORMAT_VERSION}")
+    if version != FORMAT_VERSION:
+        raise RunFormatError(
+            f"run: {str(folder)!r} has format {version}; this version of Trimtab reads format {FORMAT_VERSION} alone"
+        )
     return dict(manifest)
 
 
@@ -75,33 +77,61 @@ def read_run(folder: str | Path) -> RunLog:
     """Read a run folder, one that is still being written to or was cut short included.
 
     Raises:
-        RunFormatError: if it is no run folder, or of a newer format.
+        RunFormatError: if it is no run folder, or of another format.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    rows = read_groups(folder, manifest)
-    rows_of: dict[int, deque[Any]] = defaultdict(deque)
-    for row in rows:
-        rows_of[int(row["step"])].append(row)
-    metrics = manifest["group_metrics"]
+    tables = [_Table(read_table(folder, manifest, name), manifest[listed]) for name, listed in TABLES.items()]
     measurements = []
-    for line in read_lines(folder / JOURNAL):
+    for number, line in enumerate(read_lines(folder / JOURNAL)):
         step, clock = line.pop("step"), line.pop("clock", "step")
         values: dict[str, Value] = {name: float(value) for name, value in line.items()}
-        if clock == "step" and rows_of[step]:
-            row = rows_of[step].popleft()
-            found = {metric: row[metric] for bit, metric in enumerate(metrics) if row["present"] >> bit & 1}
-            values.update({metric: tuple(numbers.tolist()) for metric, numbers in found.items()})
+        for table in tables:
+            values.update(table.take(number))
         measurements.append(Measurement(step, values, clock))
     return RunLog(folder, manifest, measurements, list(read_lines(folder / EVENTS)))
 
 
-def read_groups(folder: Path, manifest: Mapping[str, Any]) -> NDArray[Any]:
-    """The whole rows of `groups.f32`, as a structured array with one field per metric."""
-    dtype = row_dtype(manifest["groups"], manifest["group_metrics"])
-    path = folder / GROUPS
+class _Table:
+    """The rows of one file, taken line by line of the journal."""
+
+    def __init__(self, rows: NDArray[Any], metrics: Sequence[str]) -> None:
+        self._lines, self._present = rows["line"].tolist(), rows["present"].tolist()
+        self._columns = [(metric, rows[metric]) for metric in metrics]
+        self._next = 0
+
+    def take(self, line: int) -> dict[str, Value]:
+        """What was measured at a line; each line asked for has to be the one after that asked for before."""
+        row = self._next
+        if row == len(self._lines) or self._lines[row] != line:
+            return {}
+        self._next += 1
+        there = (each for bit, each in enumerate(self._columns) if self._present[row] >> bit & 1)
+        return {metric: tuple(column[row].tolist()) for metric, column in there}
+
+
+def read_table(folder: Path, manifest: Mapping[str, Any], name: str) -> NDArray[Any]:
+    """The whole rows of one of `TABLES`, as a structured array with one field per metric."""
+    dtype, path = row_dtypes(manifest)[name], folder / name
     content = path.read_bytes() if path.exists() else b""
     return np.frombuffer(content[: len(content) // dtype.itemsize * dtype.itemsize], dtype=dtype)
+
+
+def count_rows(path: Path, width: int, num_lines: int) -> int:
+    """How many whole rows of a table belong to the first lines of a journal; few rows are read for it.
+
+    Args:
+        path: the table.
+        width: bytes of a row.
+        num_lines: how many lines the journal has.
+    """
+    with path.open("rb") as file:
+
+        def read_line_number(row: int) -> int:
+            file.seek(row * width)
+            return int.from_bytes(file.read(4), "little")
+
+        return bisect_left(range(path.stat().st_size // width), num_lines, key=read_line_number)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

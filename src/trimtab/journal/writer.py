@@ -19,15 +19,15 @@ import numpy as np
 from trimtab.errors import InputError, RunExistsError
 from trimtab.journal.format import (
     EVENTS,
-    GROUPS,
     JOURNAL,
     MANIFEST,
+    TABLES,
     format_event,
     format_measurement,
-    row_dtype,
+    row_dtypes,
     to_json,
 )
-from trimtab.journal.reader import read_lines, read_manifest
+from trimtab.journal.reader import count_rows, read_manifest
 from trimtab.types import Measurement, Record
 
 FLUSH_SECONDS = 0.5
@@ -47,20 +47,22 @@ class Journal:
 
     Args:
         folder: the run folder; made if it is not there.
-        manifest: what the run is started with; `groups` names its parameter groups, `group_metrics` the metrics with
-            one number per group.
+        manifest: what the run is started with; `groups` names its parameter groups, `group_metrics` and
+            `sampled_metrics` the metrics with one number per group.
         resume: go on writing to a run that is there already.
 
     Raises:
         RunExistsError: if the folder holds a run and `resume` is not set.
+        RunFormatError: if the run that is there already is of another format.
         InputError: if the folder cannot be written.
     """
 
     def __init__(self, folder: str | Path, manifest: Mapping[str, Any], *, resume: bool = False) -> None:
         self.folder = Path(folder)
         self._groups: Sequence[str] = manifest["groups"]
-        self._group_metrics: Sequence[str] = manifest["group_metrics"]
+        self._metrics: dict[str, Sequence[str]] = {name: manifest[listed] for name, listed in TABLES.items()}
         self._waiting: deque[Record | Mapping[str, Any]] = deque()
+        self._num_lines = 0
         self._num_lost = 0
         self._failure = ""
         self._writing = threading.Lock()
@@ -119,31 +121,34 @@ class Journal:
             )
         if exists:
             kept = read_manifest(self.folder)
-            if kept["groups"] != list(self._groups) or kept["group_metrics"] != list(self._group_metrics):
+            if any(kept[name] != list(manifest[name]) for name in ("groups", *TABLES.values())):
                 raise InputError(f"run: {str(self.folder)!r} has other parameter groups; choose a new name")
             if any(kept.get(name) != to_json(manifest.get(name)) for name in ("policy", "clip_norm")):
                 raise InputError(
                     f"run: {str(self.folder)!r} was started with another policy or clip_norm; "
                     "pass the same, or choose a new name"
                 )
-        files = {name: _AppendedFile(self.folder / name) for name in (JOURNAL, GROUPS, EVENTS)}
+        files = {name: _AppendedFile(self.folder / name) for name in (JOURNAL, *TABLES, EVENTS)}
         if not exists:
             write_aside(self.folder / MANIFEST, json.dumps(to_json(manifest), indent=1) + "\n")
-        for name in (JOURNAL, EVENTS):
-            files[name].cut_to((self.folder / name).read_bytes().rfind(b"\n") + 1)
-        num_steps = sum("clock" not in line for line in read_lines(self.folder / JOURNAL))
-        width = row_dtype(self._groups, self._group_metrics).itemsize
-        files[GROUPS].cut_to(min(files[GROUPS].end // width, num_steps) * width)
+        contents = {name: (self.folder / name).read_bytes() for name in (JOURNAL, EVENTS)}
+        for name, content in contents.items():
+            files[name].cut_to(content.rfind(b"\n") + 1)
+        self._num_lines = contents[JOURNAL].count(b"\n")
+        for name, dtype in row_dtypes(manifest).items():
+            num_rows = count_rows(self.folder / name, dtype.itemsize, self._num_lines)
+            files[name].cut_to(num_rows * dtype.itemsize)
         return files
 
     def _write_batch(self, batch: Sequence[Record | Mapping[str, Any]]) -> None:
         if self._failure:
             gap = {"event": "gap", "num_lost": self._num_lost, "reason": self._failure}
             batch = [gap, *batch]
-        records = [each for each in batch if isinstance(each, Record)]
+        measured = [each.measurement for each in batch if isinstance(each, Record)]
+        numbered = list(enumerate(measured, self._num_lines))
         chunks = {
-            GROUPS: b"".join(self._pack_groups(record.measurement) for record in records),
-            JOURNAL: "".join(format_measurement(record.measurement) for record in records).encode(),
+            **{name: b"".join(self._pack_row(name, line, each) for line, each in numbered) for name in TABLES},
+            JOURNAL: "".join(map(format_measurement, measured)).encode(),
             EVENTS: "".join(format_event(each) for each in batch).encode(),
         }
         ends = {name: self._files[name].end for name in chunks}
@@ -154,6 +159,7 @@ class Journal:
             for name, end in ends.items():
                 self._files[name].cut_to(end)
             raise
+        self._num_lines += len(measured)
         self._failure, self._num_lost = "", 0
 
     def _keep_for_later(self, batch: Sequence[Record | Mapping[str, Any]], error: OSError) -> None:
@@ -169,13 +175,16 @@ class Journal:
             self._waiting.popleft()
             self._num_lost += 1
 
-    def _pack_groups(self, measurement: Measurement) -> bytes:
-        if measurement.clock != "step":
+    def _pack_row(self, name: str, line: int, measurement: Measurement) -> bytes:
+        """The row of a table that belongs to a line of the journal; empty where nothing of it was measured."""
+        values, metrics = measurement.values, self._metrics[name]
+        present = sum(1 << index for index, metric in enumerate(metrics) if metric in values)
+        if measurement.clock != "step" or not present:
             return b""
-        values, absent = measurement.values, (math.nan,) * len(self._groups)
-        present = sum(1 << index for index, metric in enumerate(self._group_metrics) if metric in values)
-        rows = [values.get(metric, absent) for metric in self._group_metrics]
-        return np.array([measurement.step, present], dtype="<u4").tobytes() + np.asarray(rows, dtype="<f4").tobytes()
+        absent = (math.nan,) * len(self._groups)
+        numbers = [values.get(metric, absent) for metric in metrics]
+        head = np.array([line, measurement.step, present], dtype="<u4")
+        return head.tobytes() + np.asarray(numbers, dtype="<f4").tobytes()
 
 
 class _AppendedFile:

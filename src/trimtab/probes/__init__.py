@@ -75,6 +75,9 @@ class Probe:
     per_group: tuple[str, ...]
     """Those of its metrics that are one number per group."""
 
+    is_sampled: bool = False
+    """True if these are measured now and then, such as at sampled steps; False if at every step."""
+
     watch: Callable[[Subject], Watch] | None = None
     """What begins to watch before the forward pass of a sampled step, with hooks that exist on that step alone."""
 
@@ -104,6 +107,7 @@ def probe(
     *,
     size: Size = yields_nothing,
     per_group: tuple[str, ...] = (),
+    is_sampled: bool = False,
     watch: Callable[[Subject], Watch] | None = None,
 ) -> Callable[[Look], Look]:
     """Register a function of a `Moment` as a probe.
@@ -115,13 +119,15 @@ def probe(
         size: how many numbers it yields at a moment, 0 where it is not asked; it has to follow from what all ranks
             share.
         per_group: those of its metrics that are one number per group; the run folder keeps a column for each.
+        is_sampled: True if these are measured now and then, such as at sampled steps; the run folder then has a row for
+            them only where one of them is.
         watch: called before the forward pass of a sampled step, to register hooks; the probe finds what it returned in
             `moment.watches`, under its own name and closed. On another rank it may have failed, so the size must not
             depend on it.
     """
 
     def register(look: Look) -> Look:
-        probes.add(name, Probe(name, look, size, per_group, watch))
+        probes.add(name, Probe(name, look, size, per_group, is_sampled, watch))
         return look
 
     return register
@@ -147,9 +153,11 @@ def close_watches(watches: Mapping[str, Watch]) -> None:
             stack.callback(watch.close)
 
 
-def list_group_metrics() -> list[str]:
-    """The metrics of all probes that are one number per group."""
-    return [metric for each in probes.values() for metric in each.per_group]
+def list_group_metrics() -> tuple[list[str], list[str]]:
+    """The metrics of all probes that are one number per group: those of every step, and those of sampled ones."""
+    usual = [metric for each in probes.values() if not each.is_sampled for metric in each.per_group]
+    sampled = [metric for each in probes.values() if each.is_sampled for metric in each.per_group]
+    return usual, sampled
 
 
 def measure(

@@ -182,7 +182,7 @@ def count_numbers(moment: Moment) -> int:
     return len(METRICS) * len(moment.subject.groups) + 1 if moment.is_sampled else 0
 
 
-@probe(NAME, size=count_numbers, per_group=METRICS, watch=ActivationWatch)
+@probe(NAME, size=count_numbers, per_group=METRICS, is_sampled=True, watch=ActivationWatch)
 def measure_activations(moment: Moment) -> Reading:
     """`activation_mean`, `activation_std`, `activation_largest`, `zero_units`, `saturated_units`: of each group.
 

@@ -102,7 +102,7 @@ def count_groups(moment: Moment) -> int:
     return len(moment.subject.groups) if moment.is_sampled else 0
 
 
-@probe(NAME, size=count_groups, per_group=(NAME,), watch=UnitWatch)
+@probe(NAME, size=count_groups, per_group=(NAME,), is_sampled=True, watch=UnitWatch)
 def measure_dead_units(moment: Moment) -> Reading:
     """`dead_units`: of each group, the share of ReLU units that were 0 for the whole batch.
 

@@ -19,7 +19,7 @@ def count_numbers(moment: Moment) -> int:
     return 2 * len(_list_half(moment)) if moment.is_ratio_due else 0
 
 
-@probe("lost_updates", size=count_numbers, per_group=("lost_updates",))
+@probe("lost_updates", size=count_numbers, per_group=("lost_updates",), is_sampled=True)
 def measure_lost_updates(moment: Moment) -> Reading:
     """`lost_updates`: of each group, the share of the weights the last update left exactly as they were, from 0 to 1.
 

@@ -13,7 +13,7 @@ def count_groups(moment: Moment) -> int:
     return len(moment.subject.groups) if moment.is_sampled else 0
 
 
-@probe("missing_gradients", size=count_groups, per_group=("missing_gradients",))
+@probe("missing_gradients", size=count_groups, per_group=("missing_gradients",), is_sampled=True)
 def count_missing_gradients(moment: Moment) -> Reading:
     """`missing_gradients`: of each group, how many parameters that require a gradient have none.
 

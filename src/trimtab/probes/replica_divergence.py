@@ -35,7 +35,7 @@ def count_numbers(moment: Moment) -> int:
     return 2 * len(moment.subject.groups) + distributed.get_world_size()
 
 
-@probe(NAME, size=count_numbers, per_group=(NAME,))
+@probe(NAME, size=count_numbers, per_group=(NAME,), is_sampled=True)
 def measure_replica_divergence(moment: Moment) -> Reading:
     """`replica_divergence`: of each group, 1 where the weights differ between ranks by any bit, otherwise 0.
 

@@ -14,7 +14,7 @@ def count_norms(moment: Moment) -> int:
     return 2 * len(moment.subject.parameters) if moment.is_ratio_due else 0
 
 
-@probe("update_ratio", size=count_norms, per_group=("update_ratio",))
+@probe("update_ratio", size=count_norms, per_group=("update_ratio",), is_sampled=True)
 def measure_update_ratio(moment: Moment) -> Reading:
     """`update_ratio`: of each group, ‖Δw‖ / ‖w‖ of the update before this step; around 1e-3 is usual.
 

@@ -232,8 +232,13 @@ class Supervisor:
         if self._is_off:
             return
         if self._archive is not None and self._archive.writes:
-            settings = {"clip_norm": clip_norm, "policy": self.policy.to_dict()}
-            manifest = describe_run(self._subject.groups, probes.list_group_metrics(), self._subject.dtypes, settings)
+            given = {"compute_loss": compute_loss, "probe": probe}
+            handed = [name for name, value in given.items() if value is not None]
+            settings = {"clip_norm": clip_norm, "policy": self.policy.to_dict(), "handed": handed}
+            usual, sampled = probes.list_group_metrics()
+            manifest = describe_run(
+                self._subject.groups, usual, self._subject.dtypes, settings, sampled_metrics=sampled
+            )
             with self._archive.holding():
                 self._recorder.open(self._archive.folder, manifest, resume=resume)
         self._hooks = [
