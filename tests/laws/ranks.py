@@ -1,4 +1,4 @@
-"""One rank of a distributed run: `python -m tests.laws.ranks FOLDER RANK SCENARIO …` writes what became of it there."""
+"""The ranks of a distributed run: `python -m tests.laws.ranks FOLDER SCENARIO …` writes what became of each."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import pickle
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.forks import end, fork_ranks, join_group, mark_done
 from tests.laws.spoils import Failure, Fragile, FragileSchedule, toy_probe
 from tests.laws.training import Event, Training, capture_optimizer, capture_weights, make_training
 from trimtab import Plan, Policy
@@ -286,7 +286,7 @@ def run_dead(folder: Path) -> Training:
     """The last rank ends between two steps; nothing but the supervisor asks it for anything."""
     training = make_training("adamw").supervise(strict=False).run(3)
     if is_last_rank():
-        (folder / f"rank-{LAST_RANK}.done").touch()
+        mark_done(folder, LAST_RANK)
         os._exit(0)
     try:
         training.run(5)
@@ -321,13 +321,16 @@ SCENARIOS: Mapping[str, Callable[[Path], Training]] = {
 }
 
 
-def main(folder: Path, rank: int, *names: str, scenarios: Mapping[str, Callable[[Path], Training]] = SCENARIOS) -> None:
-    """Take part in some scenarios, one after the other."""
-    distributed.init_process_group(
-        "gloo", f"file://{folder}/store", timedelta(seconds=SECONDS), world_size=NUM_RANKS, rank=rank
-    )
-    for name in names:
-        training = scenarios[name](folder)
+def main(folder: Path, *names: str, scenarios: Mapping[str, Callable[[Path], Training]] = SCENARIOS) -> None:
+    """Let all ranks take part in some scenarios, one after the other."""
+    end(fork_ranks(NUM_RANKS, lambda rank: run_all(folder, rank, [(name, scenarios[name]) for name in names]), folder))
+
+
+def run_all(folder: Path, rank: int, scenarios: Sequence[tuple[str, Callable[[Path], Training]]]) -> None:
+    """Take part in some scenarios as a rank."""
+    join_group(folder / "store", rank, NUM_RANKS, SECONDS)
+    for name, run in scenarios:
+        training = run(folder)
         if training.supervisor is not None:
             training.supervisor.finish()
         result = {
@@ -336,12 +339,7 @@ def main(folder: Path, rank: int, *names: str, scenarios: Mapping[str, Callable[
             "told": training.told,
         }
         (folder / f"{name}-{rank}.pickle").write_bytes(pickle.dumps(result))
-    (folder / f"rank-{rank}.done").touch()
-    while not all((folder / f"rank-{each}.done").exists() for each in range(NUM_RANKS)):
-        time.sleep(0.01)
-    sys.stdout.flush()
-    os._exit(0)  # an ordinary exit with a process group open, or just closed, aborts now and then in torch 2.13
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    main(Path(sys.argv[1]), *sys.argv[2:])

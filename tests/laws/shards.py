@@ -1,4 +1,4 @@
-"""One rank of a run whose model is sharded: `python -m tests.laws.shards FOLDER RANK SCENARIO …`."""
+"""The ranks of a run whose model is sharded: `python -m tests.laws.shards FOLDER SCENARIO …`."""
 
 from __future__ import annotations
 
@@ -257,4 +257,4 @@ SCENARIOS: Mapping[str, Callable[[Path], Training]] = {
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:], scenarios=SCENARIOS)
+    main(Path(sys.argv[1]), *sys.argv[2:], scenarios=SCENARIOS)
