@@ -186,10 +186,16 @@ def measure(
     fetched = iter(_fetch(parts) if means is None else means)
     scalars: dict[str, Value] = {}
     by_group: dict[str, Value] = {}
+    moment.found = {}
     for look in looks:
-        found = look.known if look.reading is None else _finish(look.reading, next(fetched))
-        for metric, value in found.items():
-            (by_group if isinstance(value, tuple) else scalars)[metric] = value
+        try:
+            moment.found |= look.known if look.reading is None else _finish(look.reading, next(fetched))
+        except Exception as error:  # maybe on this rank alone: what the others go on with is measured all the same
+            failures.append(error)
+    for metric, value in moment.found.items():
+        (by_group if isinstance(value, tuple) else scalars)[metric] = value
+    if failures:
+        raise failures[0]
     return Measurement(step, scalars | by_group)
 
 

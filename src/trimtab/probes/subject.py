@@ -212,6 +212,10 @@ class Moment:
     note: str = ""
     """What the record is to say beside the numbers: the parameters whose gradients are not finite."""
 
+    found: dict[str, Any] | None = None
+    """What was measured, by metric, also where a probe fails in the end; None until it is known that none has failed
+    before, on any rank."""
+
     is_ratio_due: bool = False
     """True if the update before this step is one to measure, on every rank."""
 

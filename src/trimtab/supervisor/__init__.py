@@ -447,6 +447,7 @@ class Supervisor:
                 measured = told | self._measure_spectra() | values
                 decision = self._take(Measurement(self.step, measured, clock="review"))
         except Exception as error:
+            self._unshared = error if ranks.is_distributed() else None
             self._recorder.survive(error)
             decision = Decision(self.step, clock="review")
         return self._conclude(decision)
@@ -581,7 +582,7 @@ class Supervisor:
         if self._archive is None:
             self._recorder.close(status)
             return
-        ends_alone = status.startswith("failed")
+        ends_alone = status.startswith(("failed", "halted"))  # another rank may have failed to judge the step
         with self._archive.closing(self._find_sickness, is_alone=ends_alone):
             if status.startswith(("halted", "failed")) and is_first and self._archive.writes:
                 self._recorder.warn("lost", self._archive.tell_cost(self.step))
@@ -630,13 +631,21 @@ class Supervisor:
         self._norm = None
         try:
             measurement = probes.measure(self.step, moment, failure)
-            norm = measurement.values.get("grad_norm", nan)
-            self._norm = norm if isinstance(norm, float) else nan
-        except Exception:
+        except Exception as error:
             if was_new:
                 self._controls.snapshots.forget()
             self._schedule.is_new = was_new
+            if moment.found is not None:  # other ranks may have all, and go on
+                self._unshared = error if ranks.is_distributed() else None
+            elif self._archive is not None and ranks.is_distributed():  # on all ranks
+                self._archive.give_up()
             raise
+        finally:
+            if moment.found is not None:
+                norm = moment.found.get("grad_norm", nan)
+                self._norm = norm if isinstance(norm, float) else nan
+        if self._archive is not None:
+            self._archive.settle()
         self._take_signals(moment.signals)
         if moment.probe_failure is not None:
             self._tell_probe_failure(moment.probe_failure)
@@ -684,21 +693,23 @@ class Supervisor:
     def _prepare(self, moment: Moment) -> None:
         """Bring everything into the state that probes measure; first what decides how much they measure."""
         subject = self._subject
-        moment.seconds = self._stopwatch.read()
-        moment.is_sampled = probes.is_sampled(self.step)
-        if self._controls.adjustments:
-            moment.frozen = self.frozen
-        moment.watches = self._close_watches()
-        moment.is_ratio_due = self._schedule.is_ratio_due(self.step)
-        moment.is_first_probe = not self.history.has("probe_loss")
-        moment.evaluate = self._evaluate if self._probing.is_due(self.step) else None
-        moment.is_rate_declared, self._is_rate_declared = self._is_rate_declared, False
-        moment.state_step = self._schedule.find_state_step(self.step)
-        moment.self_change = self._controls.buffers.measure_change() if self._updates_itself else None
-        moment.buffers = self._controls.buffers.list_statistics()
-        subject.refresh_if_changed()
-        self._hold_frozen()
-        self._unscale()
+        try:
+            moment.seconds = self._stopwatch.read()
+            moment.is_sampled = probes.is_sampled(self.step)
+            if self._controls.adjustments:
+                moment.frozen = self.frozen
+            moment.is_ratio_due = self._schedule.is_ratio_due(self.step)
+            moment.is_first_probe = not self.history.has("probe_loss")
+            moment.evaluate = self._evaluate if self._probing.is_due(self.step) else None
+            moment.is_rate_declared, self._is_rate_declared = self._is_rate_declared, False
+            moment.state_step = self._schedule.find_state_step(self.step)
+            moment.watches = self._close_watches()
+            moment.self_change = self._controls.buffers.measure_change() if self._updates_itself else None
+            moment.buffers = self._controls.buffers.list_statistics()
+            subject.refresh_if_changed()
+            self._hold_frozen()
+        finally:
+            self._unscale()  # of a sharded model all ranks together, also where something has failed on this one
         self._schedule.take_first(self.step, subject.parameters)
         self._controls.snapshots.complete()
         if moment.is_ratio_due:
