@@ -98,6 +98,46 @@ def test_fault_of_ours_on_one_rank_does_not_part_them(folder: Path, name: str, s
     assert list_verdicts(results[0])[step - 1] == verdict
 
 
+@pytest.mark.parametrize(
+    ("name", "saved"),
+    [
+        pytest.param("faulty-copy", [20], id="not-copied"),
+        pytest.param("faulty-proof", [20, 12], id="not-judged"),
+        pytest.param("faulty-tidying", [], id="not-tidied"),
+    ],
+)
+def test_checkpoint_that_fails_on_one_rank_holds_no_other(folder: Path, name: str, saved: list[int]) -> None:
+    """What one rank cannot copy, prove or make room for, no rank writes; none waits, and the training is untouched."""
+    results = read_results(folder, name)
+    assert_agreed(results)
+    assert [result["told"]["saved"] for result in results] == [saved] * NUM_RANKS
+    assert list_differences(results[0]["state"], read_results(folder, "healthy")[0]["state"]) == []
+
+
+def test_signals_that_cannot_be_read_do_not_part_the_ranks(folder: Path) -> None:
+    """Where one rank cannot read its signals, it still measures as much as all others."""
+    results = read_results(folder, "faulty-signals")
+    assert_agreed(results)
+    assert list_differences(results[0]["state"], read_results(folder, "clipped")[0]["state"]) == []
+
+
+@pytest.mark.parametrize("name", ["lossless", "lossless-nan"])
+def test_loss_of_some_ranks_alone_is_that_of_all(folder: Path, name: str) -> None:
+    """A rank without a loss decides by that of the others, and no zero of its own is averaged in."""
+    results = read_results(folder, name)
+    assert_agreed(results)
+    assert [step for step, verdict in enumerate(list_verdicts(results[0]), 1) if verdict != "proceed"] == [BAD_STEP]
+    assert list_differences(results[0]["state"], read_results(folder, "left-out")[0]["state"]) == []
+
+
+def test_loss_is_the_mean_over_the_ranks_that_have_one(folder: Path) -> None:
+    """What is measured is the first rank's own loss, on all ranks, and the record says that it is that rank's alone."""
+    first, *others = read_results(folder, "lossless")
+    assert all(other["told"] == first["told"] for other in others)
+    assert first["told"]["losses"] == first["told"]["own"]
+    assert "the loss is that of rank 0 alone" in first["told"]["note"]
+
+
 def test_probe_of_another_size_than_it_says_does_not_part_the_ranks(folder: Path) -> None:
     """A probe that yields fewer numbers than its size is a fault on every rank, not a collective that does not fit."""
     assert_agreed(read_results(folder, "unsized-probe"))
@@ -133,6 +173,7 @@ def test_signals_reach_all_ranks_at_the_same_step(folder: Path) -> None:
     [
         pytest.param("other-clipping", "InputError: check: the ranks differ in clip_norm, and", id="other-clipping"),
         pytest.param("other-groups", "InputError: check: the ranks differ in groups, and", id="other-groups"),
+        pytest.param("other-parts", "InputError: check: the ranks differ in the parts of the loss", id="other-parts"),
         pytest.param("out-of-step", "the ranks are at different steps", id="asynchronous"),
     ],
 )

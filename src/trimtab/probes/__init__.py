@@ -186,16 +186,18 @@ def measure(
     fetched = iter(_fetch(parts) if means is None else means)
     scalars: dict[str, Value] = {}
     by_group: dict[str, Value] = {}
-    moment.found = {}
+    moment.has_agreed = True
     for look in looks:
+        numbers = [] if look.reading is None else next(fetched)
         try:
-            moment.found |= look.known if look.reading is None else _finish(look.reading, next(fetched))
-        except Exception as error:  # maybe on this rank alone: what the others go on with is measured all the same
-            failures.append(error)
-    for metric, value in moment.found.items():
-        (by_group if isinstance(value, tuple) else scalars)[metric] = value
-    if failures:
-        raise failures[0]
+            found = look.known if look.reading is None else _finish(look.reading, numbers)
+        except Exception as error:
+            if means is None:
+                raise
+            moment.failure = error  # other ranks may not have failed, and judge the step
+            continue
+        for metric, value in found.items():
+            (by_group if isinstance(value, tuple) else scalars)[metric] = value
     return Measurement(step, scalars | by_group)
 
 

@@ -301,7 +301,7 @@ class Supervisor:
         if self._is_off:
             self._clip_only()
             return Decision(self.step)
-        self._require_alike()
+        self._require_alike({"the parts of the loss": (*moment.parts,), "grad_norm": moment.grad_norm is None})
         self._stopwatch.start()
         if self._pace.has_stalled(is_scaled=self._subject.scales):
             self._recorder.warn("unstepped", UNSTEPPED)
@@ -312,7 +312,7 @@ class Supervisor:
             raise
         except Exception as error:
             self._recorder.survive(error, is_of_another=isinstance(error, probes.ProbeError))
-            self._pass_over()
+            self._pass_over(moment)
             decision = Decision(self.step)
         self._pace.is_step_due = decision.proceed
         self._stopwatch.stop()
@@ -343,7 +343,7 @@ class Supervisor:
         moment = Moment(self._subject, loss=as_number("screen", "loss", loss))
         if self._is_off:
             return True
-        self._require_alike()
+        self._require_alike({})
         self._stopwatch.start()
         passes, decision = True, Decision(self.step)
         try:
@@ -623,27 +623,21 @@ class Supervisor:
         failure, self._unshared = self._unshared, None
         self.signals = ()
         was_new = self._schedule.is_new
-        try:
-            self._read_signals(moment)
-            self._prepare(moment)
-        except Exception as error:
-            failure = error
+        for prepare in (self._read_signals, self._prepare):  # each, for how much is measured follows from the second
+            try:
+                prepare(moment)
+            except Exception as error:
+                failure = failure or error
         self._norm = None
         try:
             measurement = probes.measure(self.step, moment, failure)
-        except Exception as error:
+        except Exception:
             if was_new:
                 self._controls.snapshots.forget()
             self._schedule.is_new = was_new
-            if moment.found is not None:  # other ranks may have all, and go on
-                self._unshared = error if ranks.is_distributed() else None
-            elif self._archive is not None and ranks.is_distributed():  # on all ranks
-                self._archive.give_up()
             raise
-        finally:
-            if moment.found is not None:
-                norm = moment.found.get("grad_norm", nan)
-                self._norm = norm if isinstance(norm, float) else nan
+        norm = measurement.values.get("grad_norm", nan)
+        self._norm = norm if isinstance(norm, float) else nan
         if self._archive is not None:
             self._archive.settle()
         self._take_signals(moment.signals)
@@ -655,6 +649,9 @@ class Supervisor:
             self._unshared = error if ranks.is_distributed() else None
             raise
         self._look_ahead()
+        if moment.failure is not None:
+            self._unshared = moment.failure
+            self._recorder.survive(moment.failure)
         return decision
 
     def _read_signals(self, moment: Moment) -> None:
@@ -779,11 +776,11 @@ class Supervisor:
         self._schedule.begin(self.step, self._subject.parameters)
         return loaded.stamp.step
 
-    def _require_alike(self) -> None:
-        """See, at the first step, that all ranks were set up alike."""
+    def _require_alike(self, given: Mapping[str, object]) -> None:
+        """See, at the first step, that all ranks were set up alike and are given alike."""
         if not self._is_alike:
             self._is_alike = True
-            require_alike_ranks(self._subject, self._settings)
+            require_alike_ranks(self._subject, {**self._settings, **given})
 
     def _before_forward(self, *_: Any) -> None:
         """Copy what changes outside the optimizer, as it is when the first forward pass of a step begins."""
@@ -847,12 +844,17 @@ class Supervisor:
             self._unscale()
             torch.nn.utils.clip_grad_norm_(self._subject.parameters, self._controls.clip_norm)
 
-    def _pass_over(self) -> None:
+    def _pass_over(self, moment: Moment) -> None:
         """Leave a step alone that could not be judged: clip it, and see that the next can be."""
-        if ranks.is_distributed():  # the step may have been judged on another rank, which learns of it at the next
-            self._schedule.give_up(self.step)
-        else:
+        if not ranks.is_distributed():
             self._schedule.pass_over(self.step)
+        elif moment.has_agreed:  # other ranks have judged the step, and learn of it at the next
+            self._schedule.hold()
+        else:
+            self._schedule.give_up(self.step)
+            self._probing.begin()
+            if self._archive is not None:
+                self._archive.give_up()
         if self._subject.has_shards and self._norm is not None:  # others may have gone on: none is to be waited for
             actions.clip_gradients(Decision(self.step), self._controls, self._norm)
         else:
