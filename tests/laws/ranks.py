@@ -1,4 +1,4 @@
-"""One rank of a distributed run: `python -m tests.laws.ranks FOLDER RANK SCENARIO …` writes what became of it there."""
+"""The ranks of a distributed run: `python -m tests.laws.ranks FOLDER SCENARIO …` writes what became of each."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import pickle
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.forks import end, fork_ranks, join_group, mark_done
 from tests.laws.spoils import Failure, Fragile, FragileSchedule, toy_probe
 from tests.laws.training import Event, Training, capture_optimizer, capture_weights, make_training
 from trimtab import Plan, Policy
@@ -27,6 +27,7 @@ from trimtab.history import History
 from trimtab.probes import Reading, Values
 from trimtab.probes.subject import Moment
 from trimtab.signals import READ_EVERY_SECONDS, send_signal
+from trimtab.state.checkpoints import Checkpoints
 from trimtab.types import Breach
 
 NUM_RANKS = 2
@@ -39,6 +40,10 @@ BAD_STEP = 20
 
 PROVING_STEP = 18
 """The step that ends the probation of the snapshot of step 16."""
+
+SAVED_EVERY = 10
+
+SAMPLED_STEP = 2
 
 SECONDS = 20
 """How long a rank waits for another before it gives up: a hang is a failure, not a wait for ever."""
@@ -221,6 +226,136 @@ def run_faulty_detector(_: Path) -> Training:
         del detectors["toy"]
 
 
+class FragileData:
+    """A data position that cannot be told at one step; elsewhere than on the last rank it can."""
+
+    def __init__(self, training: Training, bad_step: int) -> None:
+        self._training, self._bad_step = training, bad_step
+
+    def state_dict(self) -> dict[str, Any]:
+        if is_last_rank() and self._training.batches.position == self._bad_step:
+            raise Failure("a toy data position failed")
+        return self._training.batches.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._training.batches.load_state_dict(state)
+
+
+def save_along(training: Training, folder: Path, **options: Any) -> Training:
+    """Offer a checkpoint at the end of every step; which there are in the end is told."""
+
+    def save(training: Training) -> None:
+        assert training.supervisor is not None
+        is_asked = training.batches.position == training.told.get("now")
+        training.supervisor.checkpoint(now=is_asked)
+
+    training.after_update = save
+    training.supervise(run=folder, checkpoint_every=SAVED_EVERY, strict=False, **options)
+    training.run(NUM_STEPS)
+    assert training.supervisor is not None
+    training.supervisor.finish()
+    training.told["saved"] = [stamp.step for _, stamp in Checkpoints(folder / "checkpoints").list()]
+    return training
+
+
+def run_faulty_copy(folder: Path) -> Training:
+    """The last rank cannot copy what the first checkpoint of all is to hold."""
+    training = make_run()
+    return save_along(training, folder / "faulty_copy", data=FragileData(training, SAVED_EVERY))
+
+
+def run_faulty_proof(folder: Path) -> Training:
+    """The last rank cannot judge the step that proves a checkpoint, and right after it the next one is asked for."""
+    proving = SAVED_EVERY + Policy.default().probation
+
+    @detector("toy", severity="low")
+    def fail_on_last_rank(history: History) -> Iterator[Breach]:
+        if is_last_rank() and history.newest.step == proving:
+            raise Failure("a toy detector failed")
+        yield from ()
+
+    training = make_run()
+    training.told["now"] = proving
+    try:
+        policy = Policy({**Policy.default().plans, "toy": Plan()})
+        return save_along(training, folder / "faulty_proof", policy=policy)
+    finally:
+        del detectors["toy"]
+
+
+def run_faulty_tidying(folder: Path) -> Training:
+    """The first rank cannot remove what a killed write seems to have left."""
+    if not is_last_rank():
+        (folder / "faulty_tidying" / "checkpoints").mkdir(parents=True)
+        (folder / "faulty_tidying" / "checkpoints" / ".step-000001.partial").touch()
+    return save_along(make_run(), folder / "faulty_tidying", resume=True)
+
+
+def run_faulty_signals(folder: Path) -> Training:
+    """The last rank cannot read its signals at a sampled step, at which more is measured than at others."""
+    training = make_run(clip_norm=0.5).supervise(run=folder / "faulty_signals", signals=True, strict=False)
+    assert training.supervisor is not None
+    inbox = training.supervisor._inbox
+    assert inbox is not None
+
+    class Fragile(type(inbox)):  # type: ignore[misc]
+        def read(self) -> Any:
+            if training.batches.position == SAMPLED_STEP and is_last_rank():
+                raise Failure("a toy inbox failed")
+            return super().read()
+
+    inbox.__class__ = Fragile
+    return training.run(NUM_STEPS)
+
+
+def run_lossless(_: Path) -> Training:
+    """The last rank has no loss to tell; that of the first is far above what it was, at one step."""
+    training = make_run()
+    measured: list[Any] = []
+    notes: list[str] = []
+
+    def report(loss: Tensor) -> Any:
+        own = loss * 100 if training.batches.position == BAD_STEP else loss
+        distributed.broadcast(own, 0)  # for the test alone, so that all ranks know what there is to measure
+        training.told.setdefault("own", []).append(float(own))
+        return None if is_last_rank() else own
+
+    def note(training: Training) -> None:
+        assert training.supervisor is not None
+        record = training.supervisor.record
+        assert record is not None
+        measured.append(record.measurement.values["loss"])
+        notes.append(record.action.note)
+
+    training.report, training.after_check = report, note
+    training.supervise(strict=True).run(NUM_STEPS)
+    training.told |= {"losses": measured, "note": notes[BAD_STEP - 1]}
+    return training
+
+
+def run_lossless_nan(_: Path) -> Training:
+    """The last rank has no loss to tell, and that of the first is once NaN."""
+    training = make_run()
+
+    def report(loss: Tensor) -> Any:
+        factor = math.nan if training.batches.position == BAD_STEP else 1.0
+        return None if is_last_rank() else loss * factor
+
+    training.report = report
+    return training.supervise(strict=True).run(NUM_STEPS)
+
+
+def run_other_parts(_: Path) -> Training:
+    """The last rank tells of no parts of its loss."""
+    training = make_run().supervise(strict=False)
+    assert training.supervisor is not None
+    try:
+        training.supervisor.check(1.0, parts={} if is_last_rank() else {"main": 1.0})
+    except TrimtabError as error:
+        training.told["error"] = f"{type(error).__name__}: {error}"
+    return training
+
+
 def run_diverged(folder: Path) -> Training:
     """One number of the last rank's weights is another than on all other ranks, after the first update."""
 
@@ -286,7 +421,7 @@ def run_dead(folder: Path) -> Training:
     """The last rank ends between two steps; nothing but the supervisor asks it for anything."""
     training = make_training("adamw").supervise(strict=False).run(3)
     if is_last_rank():
-        (folder / f"rank-{LAST_RANK}.done").touch()
+        mark_done(folder, LAST_RANK)
         os._exit(0)
     try:
         training.run(5)
@@ -312,22 +447,32 @@ SCENARIOS: Mapping[str, Callable[[Path], Training]] = {
     "unsized-probe": run_unsized_probe,
     "faulty-rerun": run_faulty_rerun,
     "faulty-detector": run_faulty_detector,
+    "faulty-copy": run_faulty_copy,
+    "faulty-proof": run_faulty_proof,
+    "faulty-tidying": run_faulty_tidying,
+    "faulty-signals": run_faulty_signals,
+    "lossless": run_lossless,
+    "lossless-nan": run_lossless_nan,
     "diverged": run_diverged,
     "signalled": run_signalled,
     "other-clipping": run_refused(clip_norm=1.0),
     "other-groups": run_refused(groups={"all": ["inner", "norm", "outer"]}),
+    "other-parts": run_other_parts,
     "out-of-step": run_out_of_step,
     "dead": run_dead,
 }
 
 
-def main(folder: Path, rank: int, *names: str, scenarios: Mapping[str, Callable[[Path], Training]] = SCENARIOS) -> None:
-    """Take part in some scenarios, one after the other."""
-    distributed.init_process_group(
-        "gloo", f"file://{folder}/store", timedelta(seconds=SECONDS), world_size=NUM_RANKS, rank=rank
-    )
-    for name in names:
-        training = scenarios[name](folder)
+def main(folder: Path, *names: str, scenarios: Mapping[str, Callable[[Path], Training]] = SCENARIOS) -> None:
+    """Let all ranks take part in some scenarios, one after the other."""
+    end(fork_ranks(NUM_RANKS, lambda rank: run_all(folder, rank, [(name, scenarios[name]) for name in names]), folder))
+
+
+def run_all(folder: Path, rank: int, scenarios: Sequence[tuple[str, Callable[[Path], Training]]]) -> None:
+    """Take part in some scenarios as a rank."""
+    join_group(folder / "store", rank, NUM_RANKS, SECONDS)
+    for name, run in scenarios:
+        training = run(folder)
         if training.supervisor is not None:
             training.supervisor.finish()
         result = {
@@ -336,12 +481,7 @@ def main(folder: Path, rank: int, *names: str, scenarios: Mapping[str, Callable[
             "told": training.told,
         }
         (folder / f"{name}-{rank}.pickle").write_bytes(pickle.dumps(result))
-    (folder / f"rank-{rank}.done").touch()
-    while not all((folder / f"rank-{each}.done").exists() for each in range(NUM_RANKS)):
-        time.sleep(0.01)
-    sys.stdout.flush()
-    os._exit(0)  # an ordinary exit with a process group open, or just closed, aborts now and then in torch 2.13
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    main(Path(sys.argv[1]), *sys.argv[2:])

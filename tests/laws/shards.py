@@ -1,4 +1,4 @@
-"""One rank of a run whose model is sharded: `python -m tests.laws.shards FOLDER RANK SCENARIO …`."""
+"""The ranks of a run whose model is sharded: `python -m tests.laws.shards FOLDER SCENARIO …`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from tests.laws.models import Net
 from tests.laws.ranks import BAD_STEP, NUM_STEPS, is_last_rank, main, on_last_rank
+from tests.laws.spoils import Failure, toy_probe
 from tests.laws.training import Training, capture_optimizer, capture_weights, make_training
 from trimtab import InputError, Plan, Policy, Supervisor
+from trimtab.probes import Reading
+from trimtab.probes.subject import Moment
 from trimtab.ranks import take_part
 
 FROZEN_FROM = 12
@@ -163,6 +166,19 @@ def run_supervised_clipped(_: Path) -> Training:
     return make_run(optimizer="sgd", clip_norm=0.5).supervise(strict=True).run(NUM_STEPS)
 
 
+def run_faulty_reading(_: Path) -> Training:
+    """A probe fails on the last rank once all have agreed, at every step; gradients are clipped all the same."""
+
+    def fail_on_last_rank(_: Moment) -> Reading:
+        yield torch.ones(1)
+        if is_last_rank():
+            raise Failure("a toy probe failed")
+        return {}
+
+    with toy_probe(fail_on_last_rank, size=lambda _: 1):
+        return make_run(optimizer="sgd", clip_norm=0.5).supervise(strict=False).run(NUM_STEPS)
+
+
 def run_measured(model: Callable[[], nn.Module]) -> Callable[[Path], Training]:
     """Norms by group are compared with those of the whole gradients and weights, put together from all ranks."""
 
@@ -250,6 +266,7 @@ SCENARIOS: Mapping[str, Callable[[Path], Training]] = {
     "frozen": run_frozen,
     "clipped": run_clipped,
     "supervised-clipped": run_supervised_clipped,
+    "faulty-reading": run_faulty_reading,
     "refused": run_refused,
     "measured": run_measured(shard),
     "measured-mixed": run_measured(shard_in_part),
@@ -257,4 +274,4 @@ SCENARIOS: Mapping[str, Callable[[Path], Training]] = {
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:], scenarios=SCENARIOS)
+    main(Path(sys.argv[1]), *sys.argv[2:], scenarios=SCENARIOS)

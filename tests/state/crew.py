@@ -1,26 +1,29 @@
-"""One rank that saves or goes on: `python -m tests.state.crew FOLDER NAME RANK NUM_RANKS KIND ACT`."""
+"""Ranks that save, and ranks that go on: `python -m tests.state.crew FOLDER KIND`."""
 
 from __future__ import annotations
 
-import os
 import pickle
+import shutil
 import sys
-import time
-from datetime import timedelta
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.forks import end, fork_ranks, join_group
 from tests.laws.models import Net
 from tests.laws.training import Training, capture_random, flatten, make_training
 
 SAVED_STEP, NUM_STEPS = 20, 26
 
 SECONDS = 30
+
+NUM_RANKS: Mapping[str, int] = {"save": 2, "resume-2": 2, "resume-1": 1, "resume-4": 4}
+"""How many ranks save, and how many go on."""
 
 
 class Owning(Net):
@@ -80,15 +83,13 @@ def run(training: Training, until: int) -> None:
         training.supervisor.checkpoint({"note": "kept"})
 
 
-def main(folder: Path, name: str, rank: int, num_ranks: int, kind: str, act: str) -> None:
+def act(folder: Path, name: str, kind: str, rank: int, num_ranks: int) -> None:
     """Save, or go on; then say what there is."""
-    if num_ranks > 1:
-        store = f"file://{folder}/store-{name}"
-        distributed.init_process_group("gloo", store, timedelta(seconds=SECONDS), world_size=num_ranks, rank=rank)
+    join_group(folder / "store", rank, num_ranks, SECONDS)
     training = make_run(folder, kind, rank, num_ranks)
     assert training.supervisor is not None
     result: dict[str, Any] = {}
-    if act == "save":
+    if name == "save":
         run(training, SAVED_STEP)
     else:
         resumed = training.supervisor.resume()
@@ -97,12 +98,20 @@ def main(folder: Path, name: str, rank: int, num_ranks: int, kind: str, act: str
     run(training, NUM_STEPS)
     result |= {"last": capture_whole(training), "last_own": capture_own(training)}
     training.supervisor.finish()
-    (folder / f"{name}-{rank}.pickle").write_bytes(pickle.dumps(result))
-    while not all((folder / f"{name}-{each}.pickle").exists() for each in range(num_ranks)):
-        time.sleep(0.01)
-    sys.stdout.flush()
-    os._exit(0)  # see tests.laws.ranks
+    (folder / f"{rank}.pickle").write_bytes(pickle.dumps(result))
+
+
+def main(folder: Path, kind: str) -> None:
+    """Two ranks save; one, two and four go on, each from a copy of their run."""
+    codes = []
+    for name, num_ranks in NUM_RANKS.items():
+        own = folder / name
+        own.mkdir()
+        if name != "save":
+            shutil.copytree(folder / "save" / "run", own / "run")
+        codes += fork_ranks(num_ranks, lambda rank: act(own, name, kind, rank, num_ranks), own)  # noqa: B023
+    end(codes)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5], sys.argv[6])
+    main(Path(sys.argv[1]), sys.argv[2])

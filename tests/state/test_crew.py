@@ -6,10 +6,7 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 import warnings
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict_saver
 
-from tests.laws.test_agreement import ROOT, stop
+from tests.forks import require_done, run_module
 from tests.laws.training import list_differences
-from tests.state.crew import SAVED_STEP, SECONDS
+from tests.state.crew import NUM_RANKS, SAVED_STEP, SECONDS
 from trimtab.errors import CheckpointError
 from trimtab.state.checkpoint import STAMP, read_checkpoint, read_stamp
 from trimtab.state.checkpoints import Checkpoints
@@ -29,57 +26,40 @@ from trimtab.state.shards import INDEX, read_shards
 FOLDER = f"checkpoints/step-{SAVED_STEP:06d}"
 
 
-def launch(folder: Path, name: str, num_ranks: int, kind: str, act: str) -> list[dict[str, Any]]:
-    """What each of so many ranks says in the end."""
-    with ExitStack() as stack:
-        ranks = []
-        for rank in range(num_ranks):
-            log = stack.enter_context((folder / f"{name}-{rank}.log").open("wb"))
-            arguments = [str(folder), name, str(rank), str(num_ranks), kind, act]
-            command = [sys.executable, "-W", "error", "-m", "tests.state.crew", *arguments]
-            ranks.append(subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT))
-            stack.callback(stop, ranks[-1])
-        codes = [rank.wait(timeout=3 * SECONDS) for rank in ranks]
-    assert not any(codes), "\n".join((folder / f"{name}-{rank}.log").read_text() for rank in range(num_ranks))
-    return [pickle.loads((folder / f"{name}-{rank}.pickle").read_bytes()) for rank in range(num_ranks)]
-
-
 @pytest.fixture(scope="module", params=["sharded", "replicated"])
-def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Any]:
-    """A run of two ranks that has saved a checkpoint and gone on."""
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two ranks that has saved a checkpoint and gone on, and runs that went on from there; launched once."""
     folder = tmp_path_factory.mktemp(request.param)
-    return request.param, folder, launch(folder, "save", 2, request.param, "save")
+    require_done(run_module("tests.state.crew", [folder, request.param], 3 * SECONDS), folder)
+    return folder
 
 
-def copy_run(saved: tuple[str, Path, Any], folder: Path) -> None:
-    shutil.copytree(saved[1] / "run", folder / "run")
+def read_results(runs: Path, name: str) -> list[dict[str, Any]]:
+    """What each rank of a run said in the end."""
+    return [pickle.loads((runs / name / f"{rank}.pickle").read_bytes()) for rank in range(NUM_RANKS[name])]
 
 
-def test_as_many_ranks_go_on_bit_for_bit(saved: tuple[str, Path, Any], tmp_path: Path) -> None:
+def test_as_many_ranks_go_on_bit_for_bit(runs: Path) -> None:
     """Two ranks take over what two have saved, each with its own random numbers, and end as if never interrupted."""
-    copy_run(saved, tmp_path)
-    resumed = launch(tmp_path, "resume", 2, saved[0], "resume")
-    for ours, theirs in zip(resumed, saved[2], strict=True):
+    for ours, theirs in zip(read_results(runs, "resume-2"), read_results(runs, "save"), strict=True):
         assert ours["resumed"] == (SAVED_STEP, {"note": "kept"})
         for part in ("whole", "own", "last", "last_own"):
             assert list_differences(ours[part], theirs[part]) == []
 
 
-@pytest.mark.parametrize("num_ranks", [1, 4])
-def test_other_ranks_take_weights_and_moments_over(
-    saved: tuple[str, Path, Any], num_ranks: int, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("name", ["resume-1", "resume-4"])
+def test_other_ranks_take_weights_and_moments_over(runs: Path, name: str) -> None:
     """One rank and four take over what two have saved, whole and bit for bit; random numbers and data begin anew."""
-    copy_run(saved, tmp_path)
-    for ours in launch(tmp_path, "resume", num_ranks, saved[0], "resume"):
+    saved = read_results(runs, "save")[0]
+    for ours in read_results(runs, name):
         assert ours["resumed"] == (SAVED_STEP, {"note": "kept"})
-        assert list_differences(ours["whole"], saved[2][0]["whole"]) == []
-        assert "position" in str(list_differences(ours["own"], saved[2][0]["own"]))
+        assert list_differences(ours["whole"], saved["whole"]) == []
+        assert "position" in str(list_differences(ours["own"], saved["own"]))
 
 
-def test_stamp_knows_the_ranks_and_every_file(saved: tuple[str, Path, Any]) -> None:
+def test_stamp_knows_the_ranks_and_every_file(runs: Path) -> None:
     """The stamp holds the number of ranks and the checksum of every file that any of them wrote."""
-    folder = saved[1] / "run" / FOLDER
+    folder = runs / "save" / "run" / FOLDER
     assert read_stamp(folder).num_ranks == 2
     held = json.loads((folder / STAMP).read_text())["files"]
     written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {STAMP}
@@ -87,9 +67,9 @@ def test_stamp_knows_the_ranks_and_every_file(saved: tuple[str, Path, Any]) -> N
     assert all(len(seal["sha256"]) == 64 for seal in held.values())
 
 
-def test_every_damaged_file_is_seen(saved: tuple[str, Path, Any], tmp_path: Path) -> None:
+def test_every_damaged_file_is_seen(runs: Path, tmp_path: Path) -> None:
     """One flipped bit in any file, of whichever rank, and the checkpoint is passed over."""
-    copy_run(saved, tmp_path)
+    shutil.copytree(runs / "save" / "run", tmp_path / "run")
     folder = tmp_path / "run" / FOLDER
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         whole = path.read_bytes()
@@ -155,6 +135,6 @@ def test_index_that_names_other_folders_is_refused(tmp_path: Path) -> None:
     assert sound["weight"].tolist() == [1, 1]
 
 
-def test_rotation_keeps_what_a_single_process_reads(saved: tuple[str, Path, Any]) -> None:
+def test_rotation_keeps_what_a_single_process_reads(runs: Path) -> None:
     """Whoever lists checkpoints sees those of several ranks as any others."""
-    assert [stamp.step for _, stamp in Checkpoints(saved[1] / "run" / "checkpoints").list()] == [SAVED_STEP]
+    assert [stamp.step for _, stamp in Checkpoints(runs / "save" / "run" / "checkpoints").list()] == [SAVED_STEP]

@@ -194,8 +194,16 @@ def measure(
     fetched = iter(_fetch(parts) if means is None else means)
     scalars: dict[str, Value] = {}
     by_group: dict[str, Value] = {}
+    moment.has_agreed = True
     for look in looks:
-        found = look.known if look.reading is None else _finish(look.reading, next(fetched))
+        numbers = [] if look.reading is None else next(fetched)
+        try:
+            found = look.known if look.reading is None else _finish(look.reading, numbers)
+        except Exception as error:
+            if means is None:
+                raise
+            moment.failure = error  # other ranks may not have failed, and judge the step
+            continue
         for metric, value in found.items():
             (by_group if isinstance(value, tuple) else scalars)[metric] = value
     return Measurement(step, scalars | by_group)

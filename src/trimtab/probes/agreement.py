@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TypeAlias
+from math import inf
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ class Agreed:
     """By rank, which parts hold a number that is not finite, as bits; shape (ranks,)."""
 
     losses: NDArray[np.float64]
-    """By rank, its own loss, 0 where it has none and NaN where it is not finite; shape (ranks,)."""
+    """By rank, its own loss, NaN where it has none or one that is not finite; shape (ranks,)."""
 
 
 def agree(
@@ -84,14 +85,8 @@ def agree(
     packed = torch.cat((sound, bad, rest.to(device)))
     if device.type != "cpu" or bad.any():  # on the host it is cheap to see that there is nothing to tell apart
         packed[rank - 2 * num_ranks] = _pack_flags(bad, sizes)
-    packed[rank - num_ranks] = sound[0]
-    try:
-        distributed.all_reduce(packed)
-    except RuntimeError as error:
-        raise RanksError(
-            f"check: the ranks could not be asked at step {step}, since one is gone or too slow ({error}); start "
-            "all of them again, as torchrun --max-restarts does"
-        ) from error
+    packed[rank - num_ranks] = inf if loss is None else sound[0]
+    _reduce(packed, distributed.ReduceOp.SUM, f"at step {step}")
     host = packed.cpu().numpy()
     total, num_bad, (turns, squares, *came_in), by_rank = np.split(
         host, np.cumsum([len(flat), len(flat), len(known)]).tolist()
@@ -109,7 +104,7 @@ def agree(
         tuple(map(float, came_in)),
         tuple(np.flatnonzero(failed).tolist()),
         bits >> 1,
-        np.where(bits & 1, np.nan, losses),
+        np.where((bits & 1 > 0) | np.isinf(losses), np.nan, losses),
     )
 
 
@@ -122,11 +117,12 @@ def require_alike(marks: Mapping[str, object], device: torch.device) -> None:
 
     Raises:
         InputError: on every rank, if they differ.
+        RanksError: if another rank is gone.
     """
     digests = [int.from_bytes(blake2b(repr(mark).encode(), digest_size=6).digest()) for mark in marks.values()]
     own = torch.tensor(digests, dtype=torch.int64)
     largest = torch.cat((own, -own)).to(_choose_device(device))
-    distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+    _reduce(largest, distributed.ReduceOp.MAX, "at the first check")
     most, least = largest.cpu().chunk(2)
     differing = [name for name, is_same in zip(marks, (most == -least).tolist(), strict=True) if not is_same]
     if differing:
@@ -154,7 +150,10 @@ def describe_flags(flags: NDArray[np.int64], names: Sequence[str]) -> list[str]:
 def describe_losses(losses: NDArray[np.float64]) -> str:
     """The rank whose loss is the highest, and what the others have in the median, in a sentence."""
     rank = int(np.nanargmax(losses))
-    rest = np.nanmedian(np.delete(losses, rank))
+    others = np.delete(losses, rank)
+    if np.isnan(others).all():
+        return f"the loss is that of rank {rank} alone: {losses[rank]:.4g}"
+    rest = np.nanmedian(others)
     return f"the loss is highest on rank {rank}: {losses[rank]:.4g}, against {rest:.4g} in the median of the others"
 
 
@@ -162,6 +161,17 @@ def name_ranks(ranks: Sequence[int], most: int = 8) -> str:
     """Some ranks, for a message."""
     rest = f" and {len(ranks) - most} more" if len(ranks) > most else ""
     return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks[:most]))}{rest}"
+
+
+def _reduce(numbers: Tensor, operation: Any, when: str) -> None:
+    """All-reduce numbers in place."""
+    try:
+        distributed.all_reduce(numbers, operation)
+    except RuntimeError as error:
+        raise RanksError(
+            f"check: the ranks could not be asked {when}, since one is gone or too slow ({error}); start all of them "
+            "again, as torchrun --max-restarts does"
+        ) from error
 
 
 def _as_part(loss: Tensor | None) -> Numbers:

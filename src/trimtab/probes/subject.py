@@ -215,6 +215,12 @@ class Moment:
     note: str = ""
     """What the record is to say beside the numbers: the parameters whose gradients are not finite."""
 
+    has_agreed: bool = False
+    """True once it is known that nothing has failed on any rank: then the others judge the step."""
+
+    failure: Exception | None = None
+    """What failed on this rank alone after that; the other probes' numbers are there."""
+
     is_ratio_due: bool = False
     """True if the update before this step is one to measure, on every rank."""
 

@@ -24,6 +24,9 @@ class Archive:
     healthy; or when its state is found bad meanwhile, stamped with that. So none is healthy whose last update was yet
     to be judged.
 
+    Several ranks begin to write one check later, when each knows that no other has failed to judge the step: none ever
+    waits for a rank that has nothing to write. What one rank could not copy, none writes.
+
     Args:
         folder: the run folder.
         run: what is kept of the run.
@@ -63,6 +66,7 @@ class Archive:
         self._newest = 0
         self._schedule: tuple[int, dict[str, Any]] = (-1, {})
         self._held: Stamp | None = None
+        self._found: str | None = None
         self._num_clean = 0
         self._is_closed = False
         self.is_encodable = False
@@ -97,7 +101,11 @@ class Archive:
     def begin(self, step: int) -> None:
         """Count from here on: the run begins, or was set to another state."""
         self._newest = step
-        self._held = None
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Forget the copy that is held, if there is one; all ranks do, or none."""
+        self._held = self._found = None
 
     def is_due(self, step: int) -> bool:
         """True if a multiple of `every` steps was passed since the last checkpoint, and none is on probation."""
@@ -135,35 +143,52 @@ class Archive:
         if self._is_closed:
             return False
         self.gather()
-        self.hold()
-        schedule = self._schedule[1] if self._schedule[0] == step else None
-        state = self._run.capture() | {"supervisor": memory, "extra": extra, "schedule": schedule}
+        crew = self.checkpoints.crew
+        if crew is not None:
+            self.checkpoints.wait()
+            if None not in crew.tell(self._found):
+                self.settle(wait=True)
         self._newest = step
         self._num_clean = 0
-        self._held = None
-        own = None if self.checkpoints.crew is None else self._run.capture_own()
-        if self.checkpoints.copy(state, step, own=own, wait=wait):
+        self.give_up()
+
+        def copy() -> bool:
+            self.hold()
+            schedule = self._schedule[1] if self._schedule[0] == step else None
+            state = self._run.capture() | {"supervisor": memory, "extra": extra, "schedule": schedule}
+            own = None if crew is None else self._run.capture_own()
+            return self.checkpoints.copy(state, step, own=own, wait=wait)
+
+        if copy() if crew is None else all(crew.do(copy)):
             self._held = Stamp(step, is_healthy=True, score=score)
             self.is_encodable = True
         return self._held is not None
 
     def judge(self, decision: Decision) -> None:
-        """Take a decision into account; writes the copy that is held if that is proven by it, or found sick.
+        """Take a decision into account; the copy that is held is written if that is proven by it, or found sick.
 
         A skip says nothing of the state: its batch may be to blame.
         """
-        if self._held is None:
+        if self._held is None or self._found is not None:
             return
         if decision.verdict in RESTORING or any(each.in_state for each in decision.findings):
-            self.write(decision.reason)
+            self._found = decision.reason
         elif decision.clock == "step" and not decision.doubts_state:
             self._num_clean += 1
             if self._num_clean >= self._probation:
-                self.write()
+                self._found = ""
+        if self.checkpoints.crew is None:
+            self.settle()
+
+    def settle(self, *, wait: bool = False) -> None:
+        """Write the copy that was proven or found sick, if there is one; several ranks call it when all have judged."""
+        if self._found is not None:
+            self.write(self._found, wait=wait)
 
     def write(self, finding: str = "", *, wait: bool = False) -> bool:
         """Write the copy that is held, if there is one, now."""
-        held, self._held = self._held, None
+        held = self._held
+        self.give_up()
         if held is None:
             return False
         stamp = Stamp(held.step, is_healthy=not finding, reason=finding, score=held.score)
@@ -240,7 +265,7 @@ class Archive:
                 all ranks write it together.
         """
         if self._held is not None and not (is_alone and self.checkpoints.crew is not None):
-            self.write(find_sickness())
+            self.write(find_sickness() if self._found is None else self._found)
         self.checkpoints.close()
         self._is_closed = True
         try:

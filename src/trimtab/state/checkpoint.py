@@ -230,7 +230,7 @@ def write_own(aside: Path, encoded: Encoded, name: str) -> dict[str, Any]:
     (aside / name).mkdir()
     contents = _list_contents(encoded)
     files = {f"{name}/{file}": _write_file(aside / name / file, write) for file, write in contents.items()}
-    _sync_folder(aside / name)
+    sync_folder(aside / name)
     return files
 
 
@@ -238,7 +238,7 @@ def seal_folder(aside: Path, stamp: Stamp, files: Mapping[str, Any]) -> None:
     """Write the stamp of a checkpoint whose files are all there, and force the folder to the disk."""
     text = _format_index(_describe(stamp, files))
     _write_file(aside / STAMP, lambda file: file.write(text.encode()))
-    _sync_folder(aside)
+    sync_folder(aside)
 
 
 def name_own(rank: int) -> str:
@@ -361,7 +361,7 @@ def put_in_place(aside: Path, folder: Path) -> None:
                 remove_folder(former)
             folder.rename(former)
             aside.rename(folder)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     if former.exists():
@@ -387,7 +387,7 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(aside)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Force a folder's entries to the disk, where the system has a way to."""
     if os.name != "posix":
         return

@@ -269,11 +269,11 @@ class Checkpoints:
         """Write a copy and remove what is not kept; whatever fails is reported, for the training goes on."""
         folder = self.folder / f"step-{stamp.step:06d}"
         try:
-            if is_first_rank():
-                self._tidy()
             if self.crew is None:
+                self._tidy()
                 self._place(write_folder(folder, encoded, stamp), folder)
             else:
+                self.crew.do(lambda: self._tidy() if is_first_rank() else None)
                 self.crew.write(folder, encoded, stamp, lambda aside: self._place(aside, folder))
         except Exception as error:
             self._report_once(

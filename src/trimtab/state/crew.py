@@ -20,6 +20,7 @@ from trimtab.state.checkpoint import (
     seal_file,
     seal_folder,
     start_folder,
+    sync_folder,
     write_common,
     write_own,
 )
@@ -100,6 +101,7 @@ class Crew:
 
     def _seal_shards(self, aside: Path) -> dict[str, Any]:
         """The seals of the files that this rank has written, and on the first rank of their index."""
+        sync_folder(aside / SHARDS)
         written = sorted((aside / SHARDS).glob(f"__{self.rank}_*"))
         paths = [*written, aside / SHARDS / INDEX] if is_first_rank() else written
         return {f"{SHARDS}/{path.name}": seal_file(path) for path in paths}

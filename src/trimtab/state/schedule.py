@@ -91,10 +91,12 @@ class SnapshotSchedule:
         self._every = every
         self._probation = probation
         self._num_taken = 0
+        self._ratio_step: int | None = None
 
     def begin(self, step: int, parameters: Sequence[Tensor]) -> None:
         """Trust the state as it is from here on: it was loaded, or the run begins with it."""
         self.is_new, self.is_clean, self._newest, self._state_step = True, False, step, step
+        self._plan_ratio(step)
         self._snapshots.forget()
         self._buffers.begin()
         self._first_data: Any = self._snapshots.live.capture_data()
@@ -129,6 +131,7 @@ class SnapshotSchedule:
         if self.is_clean and (is_measured or step - self._newest >= self._every):
             self._newest = step
             self._num_taken += 1
+            self._plan_ratio(step)
             self._buffers.rescan()
             self._snapshots.take(step)
 
@@ -163,7 +166,14 @@ class SnapshotSchedule:
         """Give everything up and begin anew with the next clean step, whatever there was: the same on every rank."""
         self.is_clean, self._state_step = False, step
         self._snapshots.forget()
-        self._newest = step - self._every
+        self._newest, self._num_taken, self._ratio_step = step - self._every, 0, None
+
+    def hold(self) -> None:
+        """Take no snapshot of a step that this rank alone could not judge: the next check gives up on all ranks.
+
+        Until then nothing else changes, since how much is measured there follows from it, and is the same on all.
+        """
+        self.is_clean = False
 
     def find_state_step(self, step: int) -> int | None:
         """The step whose update is the last one in the state that a step finds; None if it is the step before."""
@@ -171,11 +181,15 @@ class SnapshotSchedule:
 
     def is_ratio_due(self, step: int) -> bool:
         """True one update after that of a snapshot, for one snapshot in a few; the same on every rank."""
-        return step == self._newest + 2 and self._num_taken % RATIO_EVERY == 0
+        return step == self._ratio_step
 
     def find_reference(self, parameters: Sequence[Tensor]) -> list[Tensor] | None:
         """The newest snapshot's copies of parameters, or None where there are none or the step before was not clean."""
         return self._snapshots.find_reference(parameters, self._newest) if self.is_clean else None
+
+    def _plan_ratio(self, step: int) -> None:
+        """Choose the step at which the update after a snapshot is measured; no finding changes it."""
+        self._ratio_step = step + 2 if self._num_taken % RATIO_EVERY == 0 else None
 
 
 def _mark(parameters: Sequence[Tensor]) -> list[int]:

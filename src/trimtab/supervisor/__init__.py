@@ -306,7 +306,7 @@ class Supervisor:
         if self._is_off:
             self._clip_only()
             return Decision(self.step)
-        self._require_alike()
+        self._require_alike({"the parts of the loss": (*moment.parts,), "grad_norm": moment.grad_norm is None})
         self._stopwatch.start()
         if self._pace.has_stalled(is_scaled=self._subject.scales):
             self._recorder.warn("unstepped", UNSTEPPED)
@@ -317,7 +317,7 @@ class Supervisor:
             raise
         except Exception as error:
             self._recorder.survive(error, is_of_another=isinstance(error, probes.ProbeError))
-            self._pass_over()
+            self._pass_over(moment)
             decision = Decision(self.step)
         self._pace.is_step_due = decision.proceed
         self._stopwatch.stop()
@@ -348,7 +348,7 @@ class Supervisor:
         moment = Moment(self._subject, loss=as_number("screen", "loss", loss))
         if self._is_off:
             return True
-        self._require_alike()
+        self._require_alike({})
         self._stopwatch.start()
         passes, decision = True, Decision(self.step)
         try:
@@ -452,6 +452,7 @@ class Supervisor:
                 measured = told | self._measure_spectra() | values
                 decision = self._take(Measurement(self.step, measured, clock="review"))
         except Exception as error:
+            self._unshared = error if ranks.is_distributed() else None
             self._recorder.survive(error)
             decision = Decision(self.step, clock="review")
         return self._conclude(decision)
@@ -598,7 +599,7 @@ class Supervisor:
         if self._archive is None:
             self._recorder.close(status)
             return
-        ends_alone = status.startswith("failed")
+        ends_alone = status.startswith(("failed", "halted"))  # another rank may have failed to judge the step
         with self._archive.closing(self._find_sickness, is_alone=ends_alone):
             if status.startswith(("halted", "failed")) and is_first and self._archive.writes:
                 self._recorder.warn("lost", self._archive.tell_cost(self.step))
@@ -639,21 +640,23 @@ class Supervisor:
         failure, self._unshared = self._unshared, None
         self.signals = ()
         was_new = self._schedule.is_new
-        try:
-            self._read_signals(moment)
-            self._prepare(moment)
-        except Exception as error:
-            failure = error
+        for prepare in (self._read_signals, self._prepare):  # each, for how much is measured follows from the second
+            try:
+                prepare(moment)
+            except Exception as error:
+                failure = failure or error
         self._norm = None
         try:
             measurement = probes.measure(self.step, moment, failure)
-            norm = measurement.values.get("grad_norm", nan)
-            self._norm = norm if isinstance(norm, float) else nan
         except Exception:
             if was_new:
                 self._controls.snapshots.forget()
             self._schedule.is_new = was_new
             raise
+        norm = measurement.values.get("grad_norm", nan)
+        self._norm = norm if isinstance(norm, float) else nan
+        if self._archive is not None:
+            self._archive.settle()
         self._take_signals(moment.signals)
         if moment.probe_failure is not None:
             self._tell_probe_failure(moment.probe_failure)
@@ -663,6 +666,9 @@ class Supervisor:
             self._unshared = error if ranks.is_distributed() else None
             raise
         self._look_ahead()
+        if moment.failure is not None:
+            self._unshared = moment.failure
+            self._recorder.survive(moment.failure)
         return decision
 
     def _read_signals(self, moment: Moment) -> None:
@@ -701,22 +707,24 @@ class Supervisor:
     def _prepare(self, moment: Moment) -> None:
         """Bring everything into the state that probes measure; first what decides how much they measure."""
         subject = self._subject
-        moment.seconds = self._stopwatch.read()
-        moment.is_sampled = probes.is_sampled(self.step)
-        if self._controls.adjustments:
-            moment.frozen = self.frozen
-        moment.watches = self._close_watches()
-        moment.is_ratio_due = self._schedule.is_ratio_due(self.step)
-        moment.is_first_probe = not self.history.has("probe_loss")
-        moment.evaluate = self._evaluate if self._probing.is_due(self.step) else None
-        moment.is_rate_declared, self._is_rate_declared = self._is_rate_declared, False
-        moment.is_data_declared, self._is_data_declared = self._is_data_declared, False
-        moment.state_step = self._schedule.find_state_step(self.step)
-        moment.self_change = self._controls.buffers.measure_change() if self._updates_itself else None
-        moment.buffers = self._controls.buffers.list_statistics()
-        subject.refresh_if_changed()
-        self._hold_frozen()
-        self._unscale()
+        try:
+            moment.seconds = self._stopwatch.read()
+            moment.is_sampled = probes.is_sampled(self.step)
+            if self._controls.adjustments:
+                moment.frozen = self.frozen
+            moment.is_ratio_due = self._schedule.is_ratio_due(self.step)
+            moment.is_first_probe = not self.history.has("probe_loss")
+            moment.evaluate = self._evaluate if self._probing.is_due(self.step) else None
+            moment.is_rate_declared, self._is_rate_declared = self._is_rate_declared, False
+            moment.is_data_declared, self._is_data_declared = self._is_data_declared, False
+            moment.state_step = self._schedule.find_state_step(self.step)
+            moment.watches = self._close_watches()
+            moment.self_change = self._controls.buffers.measure_change() if self._updates_itself else None
+            moment.buffers = self._controls.buffers.list_statistics()
+            subject.refresh_if_changed()
+            self._hold_frozen()
+        finally:
+            self._unscale()  # of a sharded model all ranks together, also where something has failed on this one
         self._schedule.take_first(self.step, subject.parameters)
         self._controls.snapshots.complete()
         if moment.is_ratio_due:
@@ -786,11 +794,11 @@ class Supervisor:
         self._schedule.begin(self.step, self._subject.parameters)
         return loaded.stamp.step
 
-    def _require_alike(self) -> None:
-        """See, at the first step, that all ranks were set up alike."""
+    def _require_alike(self, given: Mapping[str, object]) -> None:
+        """See, at the first step, that all ranks were set up alike and are given alike."""
         if not self._is_alike:
             self._is_alike = True
-            require_alike_ranks(self._subject, self._settings)
+            require_alike_ranks(self._subject, {**self._settings, **given})
 
     def _before_forward(self, *_: Any) -> None:
         """Copy what changes outside the optimizer, as it is when the first forward pass of a step begins."""
@@ -854,12 +862,17 @@ class Supervisor:
             self._unscale()
             torch.nn.utils.clip_grad_norm_(self._subject.parameters, self._controls.clip_norm)
 
-    def _pass_over(self) -> None:
+    def _pass_over(self, moment: Moment) -> None:
         """Leave a step alone that could not be judged: clip it, and see that the next can be."""
-        if ranks.is_distributed():  # the step may have been judged on another rank, which learns of it at the next
-            self._schedule.give_up(self.step)
-        else:
+        if not ranks.is_distributed():
             self._schedule.pass_over(self.step)
+        elif moment.has_agreed:  # other ranks have judged the step, and learn of it at the next
+            self._schedule.hold()
+        else:
+            self._schedule.give_up(self.step)
+            self._probing.begin()
+            if self._archive is not None:
+                self._archive.give_up()
         if self._subject.has_shards and self._norm is not None:  # others may have gone on: none is to be waited for
             actions.clip_gradients(Decision(self.step), self._controls, self._norm)
         else:
