@@ -19,7 +19,7 @@ def train(*, is_supervised: bool) -> tuple[dict[str, torch.Tensor], int, int]:
     counters.clear()
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
-    compiled = torch.compile(model, backend="eager")
+    compiled: nn.Module = torch.compile(model, backend="eager")  # type: ignore[assignment]
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
     supervisor = Supervisor(compiled, optimizer, strict=True) if is_supervised else None
     for _ in range(NUM_STEPS):
