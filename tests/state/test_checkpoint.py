@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
 import json
 import math
 import random
@@ -476,6 +477,20 @@ def test_newer_format_is_refused(tmp_path: Path) -> None:
         match=rf"format {FORMAT_VERSION + 1}, and this version reads up to {FORMAT_VERSION}; update trimtab$",
     ):
         read_stamp(tmp_path / "one")
+
+
+def test_first_format_is_read(tmp_path: Path) -> None:
+    """A checkpoint of the first format, whose stamp knows no ranks, is read as one of a single process."""
+    folder = tmp_path / "one"
+    write_checkpoint(folder, make_state(), HEALTHY)
+    body = json.loads((folder / "stamp.json").read_text())
+    del body["sha256"], body["num_ranks"]
+    body["format"] = 1
+    checksum = hashlib.sha256(json.dumps(body).encode()).hexdigest()
+    (folder / "stamp.json").write_text(json.dumps({**body, "sha256": checksum}, indent=1) + "\n")
+    loaded = read_checkpoint(folder)
+    assert loaded.stamp == HEALTHY
+    assert loaded.own is None
 
 
 def test_not_healthy_is_passed_over(tmp_path: Path) -> None:
