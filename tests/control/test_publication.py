@@ -15,6 +15,7 @@ from torch import nn
 from trimtab import InputError
 from trimtab.control.publication import Facts, publish, write_card
 from trimtab.control.weights import BY_LOSS, BestWeights, write_weights
+from trimtab.journal import FORMAT_VERSION
 
 FACTS = Facts("finished", 40, 2, "A `list`.", "those of the last step", [{"epoch": 1, "step": 20, "val_loss": 0.25}])
 
@@ -89,7 +90,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
 
 def _write_run(folder: Path, *events: dict[str, Any]) -> Path:
     manifest = {
-        "format": 1,
+        "format": FORMAT_VERSION,
         "started": "2026-01-01T00:00:00+00:00",
         "versions": {"python": "3.12"},
         "command_line": ["train.py", "--token", "***"],
