@@ -8,11 +8,11 @@ from pathlib import Path
 from trimtab.diagnosis import known_causes
 from trimtab.diagnosis.manual import BEGIN, END, fill_page, make_table
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "diagnosis.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "howto" / "diagnosis.md").read_text(encoding="utf-8")
 
 
 def test_page_is_up_to_date() -> None:
-    """The table on the page is that of the code; `python -m trimtab.diagnosis.manual docs/diagnosis.md` writes it."""
+    """The table on the page is that of the code; `python -m trimtab.diagnosis.manual docs/howto/diagnosis.md` writes it."""
     assert fill_page(PAGE) == PAGE
 
 

@@ -14,7 +14,7 @@ from trimtab.detectors import detectors
 from trimtab.faults import FOREVER, Beginning, Need, faults
 
 ROOT = Path(__file__).parent.parent.parent
-PAGE = (ROOT / "docs" / "faults.md").read_text()
+PAGE = (ROOT / "docs" / "howto" / "faults.md").read_text()
 NEEDLESS = "any loop"
 
 

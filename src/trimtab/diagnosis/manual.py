@@ -1,6 +1,6 @@
 """The table of all known causes, written into the page that documents them.
 
-python -m trimtab.diagnosis.manual docs/diagnosis.md
+python -m trimtab.diagnosis.manual docs/howto/diagnosis.md
 """
 
 from __future__ import annotations
