@@ -7,6 +7,10 @@ block says what else it needs:
     <!-- setup: supervisor = trimtab.Supervisor(model, optimizer) -->  code that the page does not show; may be long
     <!-- not run: it needs two GPUs -->                                the block is compiled only, and why
 
+A block with a title, as in `python title="plain.py"`, is a file, and a block of `console` a session in the folder of
+the page's files: each line that begins with `$ ` is run, and prints what follows it. Numbers with a fraction may be
+others, and a line `…` stands for any lines.
+
 Lines that begin with `trimtab`, in any other block, are commands: there has to be such a command with such options.
 """
 
@@ -25,7 +29,7 @@ PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONT
 
 BLOCK = re.compile(
     r"(?P<marks>(?:^<!-- (?:setup|not run):.*?-->\n+)*)"
-    r"(?:^(?P<fence>```+)(?P<language>[\w-]*)[^\n]*\n(?P<fenced>.*?)^(?P=fence)$"
+    r"(?:^(?P<fence>```+)(?P<language>[\w-]*)(?: title=\"(?P<title>[^\"\n]*)\")?\n(?P<fenced>.*?)^(?P=fence)$"
     r"|(?:(?<=\n\n)|\A)(?P<indented>(?:    [^\n]*\n|\n(?=    ))+))",
     re.MULTILINE | re.DOTALL,
 )
@@ -78,6 +82,9 @@ class Block:
     language: str
     """What the fence says; `indented` for a block without one."""
 
+    title: str
+    """The name of the file that it is; empty if it is none."""
+
     code: str
     """Its text."""
 
@@ -99,6 +106,7 @@ def read_blocks(page: Path) -> Iterator[Block]:
             page,
             text.count("\n", 0, start) + 1,
             match["language"] if match["indented"] is None else "indented",
+            match["title"] or "",
             code,
             "\n".join(told for kind, told in marks if kind == "setup"),
             "; ".join(told for kind, told in marks if kind == "not run"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ import pytest
 import torch
 import typer
 
-from tests.docs.pages import AT_HAND, PAGES, Block, is_python, name_page, read_blocks
+from tests.docs.pages import AT_HAND, PAGES, ROOT, Block, is_python, name_page, read_blocks
 from trimtab.bench.contestants import contestants
 from trimtab.cli import app
 from trimtab.detectors import detectors
@@ -53,30 +56,71 @@ def end_what_is_shared() -> None:
         sys.modules["accelerate"].state.AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def run_block(block: Block, namespace: dict[str, Any], folder: Path) -> None:
+    """Run a block of Python after what its setup says, or only compile it where it says so."""
+    code = compile("\n" * (block.line - 1) + block.code, f"<{name_block(block)}>", "exec")
+    if block.reason:
+        return
+    exec(AT_HAND, namespace)
+    exec(compile(block.setup, f"<setup of {name_block(block)}>", "exec"), namespace)
+    folder.mkdir()
+    logging.disable()
+    try:
+        with contextlib.chdir(folder):
+            exec(code, namespace)
+    finally:
+        logging.disable(logging.NOTSET)
+        end_what_is_shared()
+
+
+def run_session(block: Block, folder: Path) -> None:
+    """Run the commands of a block and compare what they print."""
+    assert block.code.startswith("$ "), f"{name_block(block)}: a session begins with a command"
+    for command, _, expected in (part.partition("\n") for part in re.split(r"^\$ ", block.code, flags=re.M)[1:]):
+        words = shlex.split(command)
+        program = {"python": [sys.executable], "trimtab": [sys.executable, "-m", "trimtab"]}[words[0]]
+        search = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "TRIMTAB": "", "COLUMNS": "80", "PYTHONUNBUFFERED": "1", "PYTHONPATH": search}
+        done = subprocess.run(
+            [*program, *words[1:]],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        pattern = re.escape(mask(expected)).replace("…\\\n", r"(?:.*\n)*")
+        assert re.fullmatch(pattern, mask(done.stdout)), f"{name_block(block)}: {command} prints\n{done.stdout}"
+
+
+def mask(text: str) -> str:
+    """A text as lines without spaces at their ends, in which a number with a fraction is as good as another."""
+    lines = [line.rstrip() for line in text.strip().split("\n")]
+    return re.sub(r"\d+\.\d+(e[+-]?\d+)?|\d+e[+-]?\d+", "#", "\n".join([*lines, ""]))
+
+
 @pytest.mark.usefixtures("open_sets")
 @pytest.mark.parametrize("page", [page for page in PAGES if any(block.page == page for block in BLOCKS)], ids=name_page)
-def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every block of Python runs, after those before it; one that is marked as not to be run compiles."""
+def test_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
+    """Every block of Python runs, after those before it, and every session prints what the page says it does."""
     namespace: dict[str, Any] = {"__name__": "__page__"}
-    for block in BLOCKS:
-        if block.page != page or block.language != "python":
-            continue
-        name = f"<{name_block(block)}>"
-        code = compile("\n" * (block.line - 1) + block.code, name, "exec")
-        if block.reason:
-            continue
-        folder = tmp_path / f"{block.line}"
-        folder.mkdir()
-        monkeypatch.chdir(folder)
-        exec(AT_HAND, namespace)
-        exec(compile(block.setup, f"<setup of {name_block(block)}>", "exec"), namespace)
-        logging.disable()
-        try:
-            exec(code, namespace)
-        finally:
-            logging.disable(logging.NOTSET)
-            end_what_is_shared()
+    for block in (block for block in BLOCKS if block.page == page):
+        if block.title:
+            (tmp_path / block.title).write_text(block.code)
+        elif block.language == "python":
+            run_block(block, namespace, tmp_path / f"{block.line}")
+        elif block.language == "console":
+            run_session(block, tmp_path)
     shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.title], ids=name_block)
+def test_files_are_run(block: Block) -> None:
+    """A file of a page is run in a session, or imported by one that is."""
+    others = [each.code for each in BLOCKS if each.page == block.page and each != block]
+    name = block.title.removesuffix(".py")
+    assert any(f"$ python {block.title}" in code or f"from {name} import" in code for code in others)
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "toml"], ids=name_block)
@@ -86,7 +130,7 @@ def test_tables_are_policies(block: Block) -> None:
 
 
 @pytest.mark.parametrize(
-    "block", [block for block in BLOCKS if block.language not in ("python", "toml")], ids=name_block
+    "block", [block for block in BLOCKS if block.language not in ("python", "toml", "console")], ids=name_block
 )
 def test_python_stands_in_its_own_fence(block: Block) -> None:
     """No Python hides in a block that is not run."""
