@@ -114,7 +114,7 @@ def read_blocks(page: Path) -> Iterator[Block]:
 
 
 SPEAKS = re.compile(
-    r"^(from \S+ import |import \w|(for|with|while|if|def|class|try)\b.*:( *#.*)?$)|\bsupervisor\.", re.M
+    r"^(from \S+ import |import \w|(for|with|while|if|def|class|try)\b.*:( *#.*)?$)|^supervisor\.\w", re.M
 )
 """Lines that only Python has, whether the whole text can be read as Python or not."""
 

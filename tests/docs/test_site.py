@@ -199,6 +199,16 @@ def test_page_has_every(site: Path, page: str, names: set[str]) -> None:
     assert list_code(site, page) >= names
 
 
+def test_every_event_is_documented(site: Path) -> None:
+    """Each event that is written somewhere in the source is on the page of the run folder."""
+    told = re.compile(r"""(?:_?tell_event|_?tell|_?warn|write_event)\(\s*"([a-z-]+)"|"event": "([a-z-]+)\"""")
+    rooms = ("supervisor", "loop", "journal", "control")
+    text = "".join(path.read_text() for room in rooms for path in (ROOT / "src" / "trimtab" / room).rglob("*.py"))
+    names = {name for pair in told.findall(text) for name in pair if name}
+    assert names >= {"decision", "end", "checkpoint"}
+    assert list_code(site, "reference/run-folder.html") >= names
+
+
 def test_presets_are_documented(site: Path) -> None:
     """Each named policy is on the page of the policy."""
     assert all(f"Policy.preset({name!r})" in unescape(read(site, "reference/policy.html")) for name in PRESETS)

@@ -61,12 +61,12 @@ def run_block(block: Block, namespace: dict[str, Any], folder: Path) -> None:
     code = compile("\n" * (block.line - 1) + block.code, f"<{name_block(block)}>", "exec")
     if block.reason:
         return
-    exec(AT_HAND, namespace)
-    exec(compile(block.setup, f"<setup of {name_block(block)}>", "exec"), namespace)
     folder.mkdir()
     logging.disable()
     try:
         with contextlib.chdir(folder):
+            exec(AT_HAND, namespace)
+            exec(compile(block.setup, f"<setup of {name_block(block)}>", "exec"), namespace)
             exec(code, namespace)
     finally:
         logging.disable(logging.NOTSET)
