@@ -1,16 +1,19 @@
 PYTHON ?= python3
 TORCH  ?= $(shell grep '^torch==' requirements.lock)
-CODE   := $(wildcard src tests benchmarks examples)
+CODE   := $(wildcard src tests benchmarks examples docs/hooks)
 BIN    := .venv/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test format lock clean
+.PHONY: help demo docs test format lock clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 demo: .venv/.installed  ## Train a small model with and without Trimtab and compare; options in ARGS="..."
 	$(BIN)/trimtab demo $(ARGS)
+
+docs: .venv/.installed  ## Build the documentation into build/site; open build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 test: .venv/.installed  ## Check format, style, types and import layers, then run the tests
 	$(BIN)/ruff format --check --quiet .

@@ -11,7 +11,7 @@ import pytest
 from trimtab import diagnose
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
-PAGE = (EXAMPLES.parent / "docs" / "failures.md").read_text(encoding="utf-8")
+PAGE = (EXAMPLES.parent / "docs" / "howto" / "failures.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

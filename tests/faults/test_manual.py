@@ -9,12 +9,11 @@ from typing import get_args
 
 import pytest
 
-import trimtab
 from trimtab.detectors import detectors
 from trimtab.faults import FOREVER, Beginning, Need, faults
 
 ROOT = Path(__file__).parent.parent.parent
-PAGE = (ROOT / "docs" / "faults.md").read_text()
+PAGE = (ROOT / "docs" / "howto" / "faults.md").read_text()
 NEEDLESS = "any loop"
 
 
@@ -85,28 +84,3 @@ def test_page_says_what_is_so(name: str) -> None:
     assert strength == f"{found.strength:g}"
     assert duration == ("for good" if found.duration == FOREVER else f"{found.duration}")
     assert needs == describe_needs(name)
-
-
-def test_page_of_the_loop_runs() -> None:
-    """The loop on the page is a loop: it runs as it stands, with what it presumes."""
-    (code,) = re.findall(r"\n\n((?:    .*\n|\n)*?    with .*\n(?:    .*\n|\n)*)", PAGE)
-    code = re.sub(r"^    ", "", code, flags=re.MULTILINE)
-    namespace = {"trimtab": trimtab}
-    exec(PRESUMED, namespace)
-    exec(code, namespace)
-    hits = namespace["injector"].hits
-    assert [(hit.fault, hit.step) for hit in hits] == [("nan-loss", 10), *(("stuck-loader", step) for step in (20, 21))]
-
-
-PRESUMED = """
-import torch
-from torch import nn
-
-model = nn.Linear(2, 1)
-optimizer = torch.optim.SGD(model.parameters(), 0.1)
-scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
-loader = [torch.ones(3, 2)] * 21
-
-def compute_loss(model, batch):
-    return model(batch).square().mean()
-"""

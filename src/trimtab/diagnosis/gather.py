@@ -152,7 +152,7 @@ def replay_detectors(evidence: Evidence) -> Evidence:
     judge = Judge(Policy.observe(), evidence.groups or ("model",))
     rows: list[dict[str, Value]] = [{} for _ in steps]
     for name, each in metrics.items():
-        is_per_group = name in PER_GROUP
+        is_per_group = name in PER_GROUP or each.values.ndim > 1
         if is_per_group and each.values.ndim > 1 and each.values.shape[1] != max(len(evidence.groups), 1):
             continue
         for place, value in zip(np.searchsorted(steps, each.steps).tolist(), each.values.tolist(), strict=True):

@@ -75,7 +75,7 @@ def fit(
         accumulate: how many batches make one step, weighted by their samples.
         micro_batch: the most samples of one forward pass; None for whole batches, until memory runs out.
         patience: the validations without an improvement after which the run has stalled and is stopped, with the
-            safeguards in `docs/fit.md`; 10 is a good number. None to go through all epochs.
+            safeguards in `docs/howto/fit.md`; 10 is a good number. None to go through all epochs.
         min_delta: by how much the validation loss has to fall to count as an improvement.
         restore_best: leave the model with the weights of its best validation, by `composite` of loss and spectra or by
             `loss` alone; True is `composite`. If None, where there is `patience`.

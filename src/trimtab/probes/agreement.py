@@ -94,7 +94,7 @@ def agree(
     if num_ranks * squares != turns * turns:
         raise RanksError(
             f"check: the ranks are at different steps, this one at step {step}, and each check is one that all ranks "
-            "make together; asynchronous training cannot be supervised, see docs/distributed.md"
+            "make together; asynchronous training cannot be supervised, see docs/howto/distributed.md"
         )
     mean = np.where(num_bad > 0, np.nan, total / num_ranks)
     failed, flags, losses = by_rank.reshape(3, num_ranks)
@@ -128,7 +128,7 @@ def require_alike(marks: Mapping[str, object], device: torch.device) -> None:
     if differing:
         raise InputError(
             f"check: the ranks differ in {' and '.join(differing)}, and all have to be set up alike; the stages of a "
-            "pipeline hold different parameters and cannot be supervised together, see docs/distributed.md"
+            "pipeline hold different parameters and cannot be supervised together, see docs/howto/distributed.md"
         )
 
 

@@ -127,7 +127,7 @@ class RowTracker:
         return RowSummary(num_rows=self.num_rows, num_epochs=self.num_epochs, **counts)
 
     def find_suspects(self, min_separation: float = MIN_SEPARATION) -> Suspects:
-        """Find the rows whose labels are probably wrong; how, and how well, is in `docs/rows.md`.
+        """Find the rows whose labels are probably wrong; how, and how well, is in `docs/howto/rows.md`.
 
         Rows seen in less than half of the epochs are not judged: when they were seen decides on their losses.
 
