@@ -23,6 +23,7 @@ def report(
     """
     from trimtab.errors import InputError
     from trimtab.journal import MANIFEST
+    from trimtab.report.dashboard import DASHBOARD
     from trimtab.report.document import compare_runs, describe_run
     from trimtab.report.page import write_report
 
@@ -34,6 +35,6 @@ def report(
         document = describe_run(runs[0]) if len(runs) == 1 else compare_runs(runs)
         if out is None:
             is_folder = len(runs) == 1 and (runs[0] / MANIFEST).is_file()
-            out = runs[0] / "dashboard.html" if is_folder else Path("report.html" if len(runs) == 1 else "comparison.html")
+            out = runs[0] / DASHBOARD if is_folder else Path("report.html" if len(runs) == 1 else "comparison.html")
         write_report(out, document)
     console.print(f"Look at it: {out}", soft_wrap=True, markup=False, highlight=False)
