@@ -137,7 +137,7 @@ def test_a_log_of_another_tool_has_a_document(tmp_path: Path) -> None:
     ("write", "error", "message"),
     [
         pytest.param(lambda path: None, InputError, "there is no", id="nothing-there"),
-        pytest.param(lambda path: path.mkdir(), InputError, "no log", id="empty-folder"),
+        pytest.param(lambda path: path.mkdir(), InputError, "without a log", id="empty-folder"),
         pytest.param(
             lambda path: (path.mkdir(), (path / "manifest.json").write_text("{")), RunFormatError, "no run", id="damaged"
         ),

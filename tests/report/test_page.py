@@ -140,7 +140,7 @@ def test_names_of_a_run_are_text(open_tab: OpenTab, tmp_path: Path) -> None:
     page.locator(".mark[data-kind=rollback]").hover()
     assert HOSTILE in page.locator("#story").inner_text()
     assert page.locator("h1").inner_text() == HOSTILE
-    assert HOSTILE in page.locator("#panel-group_grad_norm_by_group .ytick").first.text_content()
+    assert HOSTILE in page.locator("#panel-group_grad_norm_by_group .ytick text").first.text_content()
     assert HOSTILE in page.locator("#events").inner_text()
     assert page.locator("img").count() == 0
     assert (opened.asked, opened.complaints) == ([], [])
@@ -156,8 +156,8 @@ def test_a_page_prints(open_tab: OpenTab, page_file: Path) -> None:
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert not page.locator(".tools").is_visible()
     assert _brightness(page.evaluate("getComputedStyle(document.body).backgroundColor")) > 0.9
-    widths = page.evaluate("[...document.querySelectorAll('.plot')].map(each => each.getBoundingClientRect().right)")
-    assert max(widths) <= 700
+    widths = page.evaluate("[...document.querySelectorAll('.plot')].map(each => each.querySelector('.main-svg').getBoundingClientRect().width)")
+    assert max(widths) <= 680
     assert len(widths) == len(page.evaluate(RANGES))
 
 

@@ -354,11 +354,10 @@ const trimtab = (() => {
   }
 
   /* ---------- zoom: one range of steps for all panels ---------- */
+  /* A drag names the ends of the range one by one; what `zoom` sets, which is heard here too, is named as a whole. */
   function hear(plot, change) {
-    if (state.isZooming) return;
     if (change["xaxis.autorange"]) zoom(null);
     else if (change["xaxis.range[0]"] !== undefined) zoom([change["xaxis.range[0]"], change["xaxis.range[1]"]], change["yaxis.range[0]"] === undefined ? null : plot);
-    else if (change["xaxis.range"] !== undefined) zoom(change["xaxis.range"]);
   }
   function zoom(range, spared = null) {
     if (range !== null) {
@@ -366,7 +365,6 @@ const trimtab = (() => {
       range = last - first < least ? [middle - least / 2, middle + least / 2] : [first, last];
     }
     state.range = range;
-    state.isZooming = true;
     for (const plot of state.plots.values()) {
       if (!plot.isDrawn) continue;
       const change = { "xaxis.range": [...(range || state.whole)] };
@@ -377,7 +375,6 @@ const trimtab = (() => {
       }
       Plotly.relayout(plot.div, change);
     }
-    state.isZooming = false;
     tellRange();
     drawLanes();
   }
