@@ -10,6 +10,7 @@ from trimtab.cli.diagnosing import DiagnoseCommand, diagnose
 from trimtab.cli.explaining import explain
 from trimtab.cli.replaying import replay
 from trimtab.cli.training import bench, demo, signal
+from trimtab.cli.watching import watch
 
 __all__ = ["app"]
 
@@ -37,5 +38,6 @@ app.command()(demo)
 app.command()(explain)
 app.command(cls=DiagnoseCommand)(diagnose)
 app.command()(replay)
+app.command()(watch)
 app.command()(signal)
 app.command()(bench)
