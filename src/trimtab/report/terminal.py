@@ -64,6 +64,9 @@ BANDS = {"exploded": "red", "critical": "red", "high": "yellow", "low": "cyan", 
 SEVERITIES = {"critical": "red", "high": "red", "medium": "yellow", "low": "", None: "dim"}
 """The colours of findings, by the gravest of them; of what is no finding it is dim."""
 
+MOST_LINES = 4
+"""Lines that one of what happened takes at most on a screen."""
+
 SCALE, DECADES = 9, 2.0
 """Characters of the scale on which a norm lies beside its level, and the decades to either side of it."""
 
@@ -138,7 +141,9 @@ def fit(text: str, width: int) -> str:
 
 def _show_number(value: float) -> str:
     """A number in at most nine columns."""
-    return "" if math.isnan(value) else f"{value:.4g}"
+    if math.isnan(value):
+        return ""
+    return shown if len(shown := f"{value:.4g}") <= NUMBER else f"{value:.2g}"
 
 
 def _show_bytes(num: float) -> str:
@@ -157,7 +162,7 @@ def _share_room(lines: int | None, num_curves: int, num_groups: int, is_wide: bo
     loss = 2 if lines < 14 else 3 if lines < 26 else 5 if lines < 40 else 7
     other = 1 if lines < 30 else 2
     curves = min(num_curves, 2 if lines < 17 else 3 if lines < 26 else num_curves)
-    left = lines - loss - 1 - curves * other - 2 - (0 if is_wide else 2)
+    left = lines - loss - 1 - curves * other - (1 if is_wide else 2)
     if is_wide:
         return Room(loss, other, curves, max(left, 1), max(left, 1))
     groups = min(num_groups, max(left // 2, 1))
@@ -215,7 +220,8 @@ def _tell_pace(standing: Standing) -> Iterator[str]:
     if math.isfinite(standing.supervisor_share):
         yield f"supervisor {standing.supervisor_share:.1%}"
     for name, num in standing.memory.items():
-        yield f"memory of the {clean(name)} {_show_bytes(num)}"
+        of = "" if name == "process" else f"of the {clean(name)} "
+        yield f"memory {of}{_show_bytes(num)}"
     if standing.state == "running" and standing.silent_seconds > 5:
         yield f"silent for {tell_seconds(standing.silent_seconds)}"
 
@@ -308,9 +314,9 @@ def _draw_told(standing: Standing, width: int, most: int, *, is_whole: bool) -> 
     if not standing.told:
         return [*lines, Text("nothing was found", style="dim")]
     digits = max(len(f"{each.step:,}") for each in standing.told)
-    for each in list(reversed(standing.told))[:most]:
-        lines += _draw_line(each, digits, width, None if is_whole else 1)
-    return lines
+    newest = list(reversed(standing.told))[:most]
+    each_most = None if is_whole else min(most // len(newest), MOST_LINES)
+    return [*lines, *(line for each in newest for line in _draw_line(each, digits, width, each_most))]
 
 
 def _tell_counts(standing: Standing) -> str:
@@ -323,15 +329,11 @@ def _tell_counts(standing: Standing) -> str:
 
 def _draw_line(each: Told, digits: int, width: int, most: int | None) -> Iterator[Text]:
     mark, style = VERDICTS.get(each.kind, ("·", SEVERITIES[each.severity]))
-    times = f" ({each.num:,} times since step {each.since:,})" if each.num > 1 else ""
+    times = f"{each.num:,} times since step {each.since:,}: " if each.num > 1 else ""
     what = "" if each.kind in (*VERDICTS, "found") else f"{each.kind}: "
-    head = f"{each.step:>{digits},} "
-    indent = digits + 3
-    lines = list(_wrap(clean(f"{what}{each.text}"), width - indent - (len(times) if most else 0), most, ""))
-    for row, line in enumerate(lines):
-        lead = Text.assemble((head, "dim"), (mark, style), " ") if not row else Text(" " * indent)
-        tail = Text(times, style="dim") if row == len(lines) - 1 else Text()
-        yield lead + line + tail
+    for row, line in enumerate(_wrap(clean(f"{times}{what}{each.text}"), width - digits - 3, most, "")):
+        lead = Text.assemble((f"{each.step:>{digits},} ", "dim"), (mark, style), " ")
+        yield (Text(" " * (digits + 3)) if row else lead) + line
 
 
 def _put_beside(left: list[Text], right: list[Text], width: int) -> Iterator[Text]:
@@ -342,10 +344,7 @@ def _put_beside(left: list[Text], right: list[Text], width: int) -> Iterator[Tex
 
 
 def _rule(title: str, width: int) -> Text:
-    line = _cut(Text.assemble((title, "bold")), width)
-    line.stylize("underline")
-    line.append(" " * (width - line.cell_len), style="underline")
-    return line
+    return _cut(Text(title, style="bold underline"), width)
 
 
 def _wrap(text: str, width: int, most: int | None, style: str) -> Iterator[Text]:
