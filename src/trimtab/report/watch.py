@@ -52,7 +52,7 @@ class _Screen:
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
-        self.standing = watcher.assess()
+        self.standing = watcher.look()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         height = options.height or console.height
