@@ -80,20 +80,45 @@ def find_innovation(
         return
     if isfinite(value) and is_known(history):
         return
-    accepted = list_accepted(history)[-window:]
     if not isfinite(value):
         yield _describe(value, float("nan"), None)
         return
-    if len(accepted) < FIRST_SAMPLES:
+    found = find_limit(list_accepted(history), sigmas, tolerance, window, warmup, coarse)
+    if found is None:
         return
+    level, limit = found
+    if not value <= limit:
+        yield _describe(value, limit, level)
+
+
+def find_limit(
+    accepted: Column,
+    sigmas: float = 6.0,
+    tolerance: float = 0.25,
+    window: int = 32,
+    warmup: int = 12,
+    coarse: float = 3.0,
+) -> tuple[float, float] | None:
+    """What the next measurement is expected to be, and its limit; None where too few were accepted.
+
+    Args:
+        accepted: the accepted measurements, oldest first.
+        sigmas: as of `find_innovation`, and so are the others.
+        tolerance: share of the level above it that is always accepted.
+        window: accepted measurements that the spread rests on.
+        warmup: accepted measurements below which the coarse limit holds.
+        coarse: how many times the level the limit is at most.
+    """
+    accepted = accepted[-window:]
+    if len(accepted) < FIRST_SAMPLES:
+        return None
     level = float(np.median(accepted[-NEAR:]))
     limit = coarse_limit = level + (coarse - 1) * abs(level)
     if len(accepted) >= warmup:
         largest = float(accepted[-warmup:].max())
         limit = min(_limit_above(accepted, level, sigmas, tolerance), coarse_limit)
         limit = max(limit, largest + (MARGIN - 1) * abs(largest))
-    if not value <= limit:
-        yield _describe(value, limit, level)
+    return level, limit
 
 
 def list_accepted(history: History) -> Column:

@@ -148,6 +148,10 @@ def _measure_descent(values: Numbers, noise: float) -> float:
 
 def describe_loss(evidence: Evidence) -> Shape | None:
     """The shape of the loss of the steps whose update went ahead, without stretches in which it was none."""
+    return evidence.ask(_describe_loss)
+
+
+def _describe_loss(evidence: Evidence) -> Shape | None:
     losses = evidence.loss
     for each in evidence.ask(find_zeros):
         losses = losses.take((losses.steps < each.first) | (losses.steps > each.last))

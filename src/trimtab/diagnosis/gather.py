@@ -6,6 +6,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -59,12 +60,16 @@ class Columns:
         """Take many records at once: each its step and its numbers by name, those that are not finite as text."""
         first = len(self._steps)
         self._steps.extend([record["step"] for record in records])
-        for name in dict.fromkeys(name for record in records for name in record):
+        for name in dict.fromkeys(chain.from_iterable(records)):
             if name in ("step", "clock"):
                 continue
-            rows = [row for row, record in enumerate(records, first) if name in record]
+            values = [record.get(name) for record in records]
+            rows: Sequence[int] = range(first, first + len(values))
+            if None in values:
+                rows = [row for row, value in zip(rows, values, strict=True) if value is not None]
+                values = [value for value in values if value is not None]
             self._rows[name].extend(rows)
-            self._values[name].extend([float(records[row - first][name]) for row in rows])
+            self._values[name].frombytes(np.array(values, dtype=np.float64).tobytes())
 
     def build(self) -> tuple[dict[str, Series], Repairs]:
         """The series in the order of their steps, each step once, and what had to be put right for that."""
@@ -96,7 +101,8 @@ def find_kept(steps: Rows) -> NDArray[np.bool_]:
 def _tell_repairs(steps: Rows, kept: NDArray[np.bool_], num_repeated: int) -> Repairs:
     back = np.flatnonzero(np.diff(steps) < 0)
     restarts = tuple((int(steps[row]), int(steps[row + 1])) for row in back[:MOST_NAMED])
-    sorted_steps = np.unique(steps[kept])
+    sorted_steps = steps[kept]
+    sorted_steps = sorted_steps[np.flatnonzero(np.diff(sorted_steps, append=sorted_steps[-1:] + 1))]
     moves = np.diff(sorted_steps).astype(np.float64)
     if len(moves) < 4:
         return Repairs(num_repeated, restarts, num_records=len(steps))

@@ -90,7 +90,7 @@ def list_timeline(diagnosis: Diagnosis, evidence: Evidence) -> list[tuple[int, s
     """What happened when: where causes begin, what was done, the best evaluation, the end."""
     rows = list(_tell_start(evidence))
     rows += [(each.step, f"{each.name} begins") for each in diagnosis.causes if each.step]
-    for decisions in _list_episodes(evidence):
+    for decisions in list_episodes(evidence):
         first, last = decisions[0][0].step, decisions[-1][0].step
         until = f", from step {first} to {last}" if last > first else ""
         found = "; ".join(finding.message for finding in decisions[0][0].findings)
@@ -112,7 +112,7 @@ def _tell_start(evidence: Evidence) -> Iterator[tuple[int, str]]:
         yield int(losses.steps[0]), f"the first record, with a loss of {losses.values[0]:.4g}"
 
 
-def _list_episodes(evidence: Evidence) -> list[list[tuple[Decision, Action]]]:
+def list_episodes(evidence: Evidence) -> list[list[tuple[Decision, Action]]]:
     """The decisions that changed something, in episodes."""
     acted = {decision.step: (decision, action) for decision, action in evidence.decided if decision.responses}
     return [[acted[step] for step in steps] for steps in group(sorted(acted), SAME_EPISODE)]
@@ -172,7 +172,7 @@ def _tell_actions(evidence: Evidence) -> Iterator[str]:
 def list_effects(evidence: Evidence) -> list[tuple[str, ...]]:
     """What was done in each episode, with the median loss before and after."""
     rows = []
-    for decisions in _list_episodes(evidence):
+    for decisions in list_episodes(evidence):
         first, last = decisions[0][0].step, decisions[-1][0].step
         before = evidence.loss.newest_before(first, NEAR).values
         begins = int(np.searchsorted(evidence.loss.steps, last, side="right"))

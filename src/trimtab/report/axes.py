@@ -1,103 +1,70 @@
-"""The axis of a loss: logarithmic or not, and up to where, so that one spike does not hide the curve."""
+"""The axis of a panel: logarithmic or not, and up to where, so that one spike does not hide the curve."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.journal import RunLog
-
 FAR = 2.0
-"""Decades above the usual losses beyond which the axis does not go; on an axis that is not logarithmic, how many times
+"""Decades above the usual numbers beyond which the axis does not go; on an axis that is not logarithmic, how many times
 their range."""
 
 USUAL = 0.75
-"""The share of the losses that are the usual ones; a run that spent a quarter of its time up there is drawn in full."""
+"""The share of the numbers that are the usual ones; a run that is up there for a quarter of its time is drawn in full."""
 
 NUM_FIRST = 10
-"""Losses at the start of a run that are usual too, however far it has come down since."""
+"""Numbers at the start of a run that are usual too, however far it has come down since."""
 
-ROOM = 0.05
-"""The share of the axis that is left free above and below."""
-
-TICKS = [digit * 10.0**power for power in range(-12, 13) for digit in (1, 2, 5)]
-"""Where a log axis has its numbers."""
+WIDE = 20.0
+"""How many times its lowest number the highest usual one is, from where on an axis is logarithmic."""
 
 
 @dataclass(frozen=True, slots=True)
-class LossAxis:
-    """What is drawn of the losses of some runs."""
+class Axis:
+    """What is drawn of some numbers."""
 
     is_log: bool
-    """True if it is logarithmic: not where losses pass below 0."""
+    """True if it is logarithmic: not where numbers pass below 0."""
 
     lowest: float
-    """The lowest loss that is drawn."""
+    """The lowest number that is drawn."""
 
     limit: float
-    """The highest loss that is drawn where it is; what is above is drawn at the upper edge."""
+    """The highest number that is drawn where it is; what is above is marked at the upper edge."""
 
     num_above: int
-    """How many losses are above."""
+    """How many numbers are above."""
 
     highest: float
     """The highest of all."""
 
-    @property
-    def title(self) -> str:
-        """What it shows, and what it does not."""
-        name = "loss (log scale)" if self.is_log else "loss"
-        losses = "loss lies" if self.num_above == 1 else "losses lie"
-        return f"{name}; {self.num_above} {losses} above, up to {self.highest:.3g}" if self.num_above else name
 
-    def hold(self, loss: float) -> float:
-        """Where a loss is marked: at the upper edge if it is above."""
-        return min(loss, self.limit)
+def choose_axis(series: Sequence[NDArray[np.float64]], *, prefers_log: bool = False) -> Axis:
+    """The axis on which some series of numbers can be read; what is not finite does not count.
 
-    def describe(self) -> dict[str, Any]:
-        """The axis as Plotly has it."""
-        told: dict[str, Any] = {"title_text": self.title}
-        edges = [self.lowest, self.limit]
-        if self.is_log:
-            ticks = [tick for tick in TICKS if edges[0] / 10 <= tick <= edges[1] * 10]
-            told |= {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
-            edges = [math.log10(each) for each in edges]
-        if self.num_above:
-            room = ROOM * max(edges[1] - edges[0], 1e-9)
-            told["range"] = [edges[0] - room, edges[1] + room]
-        return told
-
-
-def choose_axis(runs: Mapping[str, RunLog]) -> LossAxis:
-    """The axis on which the losses of some runs can be read."""
-    each_run = [_list_losses(run) for run in runs.values()]
-    losses = np.concatenate([*each_run, np.empty(0)])
-    is_log = not len(losses) or bool((losses >= 0).all())
+    Args:
+        series: the numbers of each, in their order.
+        prefers_log: take a logarithmic axis for any positive numbers, not for those alone that span decades.
+    """
+    finite = [each[np.isfinite(each)] for each in series]
+    numbers = np.concatenate([*finite, np.empty(0)])
+    is_log = bool((numbers >= 0).all()) and (prefers_log or _spans_decades(numbers))
     if is_log:
-        each_run, losses = [each[each > 0] for each in each_run], losses[losses > 0]
-    if not len(losses):
-        return LossAxis(True, 1.0, 1.0, 0, 1.0)
-    usual = max(float(np.median(each[:NUM_FIRST])) for each in each_run if len(each))
-    usual = max(usual, float(np.quantile(losses, USUAL)))
-    lowest, highest = float(losses.min()), float(losses.max())
+        finite, numbers = [each[each > 0] for each in finite], numbers[numbers > 0]
+    if not len(numbers):
+        return Axis(prefers_log, 1.0, 1.0, 0, 1.0)
+    usual = max(float(np.median(each[:NUM_FIRST])) for each in finite if len(each))
+    usual = max(usual, float(np.quantile(numbers, USUAL)))
+    lowest, highest = float(numbers.min()), float(numbers.max())
     limit = usual * 10**FAR if is_log else usual + FAR * (usual - lowest)
-    if highest <= limit:
-        return LossAxis(is_log, lowest, highest, 0, highest)
-    limit = float(losses[losses <= limit].max())
-    return LossAxis(is_log, lowest, limit, int((losses > limit).sum()), highest)
+    if highest <= limit or usual <= lowest:
+        return Axis(is_log, lowest, highest, 0, highest)
+    limit = float(numbers[numbers <= limit].max())
+    return Axis(is_log, lowest, limit, int((numbers > limit).sum()), highest)
 
 
-def _list_losses(run: RunLog) -> NDArray[np.float64]:
-    """The finite training and validation losses of a run, in their order."""
-    seen = [
-        value
-        for each in run.measurements
-        for name in ("loss", "val_loss")
-        if isinstance(value := each.values.get(name), float) and math.isfinite(value)
-    ]
-    return np.array(seen, dtype=np.float64)
+def _spans_decades(numbers: NDArray[np.float64]) -> bool:
+    return len(numbers) > 0 and bool(numbers.min() > 0) and bool(np.quantile(numbers, 0.98) > WIDE * numbers.min())

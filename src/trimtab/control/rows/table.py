@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.errors import InputError
-
-ROWS = "rows.parquet"
-"""The file of a run folder that holds what was seen of each row."""
+from trimtab.journal.rows import ROWS
 
 CHUNK = 2**18
 """Rows handled at a time: what is held beside the tracker's own arrays stays at a few megabytes."""

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.control.rows.fields import CLOSED, FIELDS, OPEN, add, read_arrays, read_rows, read_values, to_half
-from trimtab.control.rows.kinds import KINDS, Kind, RowSummary
+from trimtab.control.rows.kinds import RowSummary
 from trimtab.control.rows.suspects import MIN_SEPARATION, Suspects, find_suspects
 from trimtab.control.rows.table import list_chunks, write_table
 from trimtab.errors import InputError
+from trimtab.journal.rows import KINDS, Kind
 
 MOST_LOSS = 1e30
 """Larger losses count as this one, so that float32 holds the sum of those of an epoch."""
