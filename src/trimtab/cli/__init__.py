@@ -10,7 +10,7 @@ from trimtab.cli.diagnosing import DiagnoseCommand, diagnose
 from trimtab.cli.explaining import explain
 from trimtab.cli.replaying import replay
 from trimtab.cli.training import bench, demo, signal
-from trimtab.cli.watching import watch
+from trimtab.cli.watching import serve, watch
 
 __all__ = ["app"]
 
@@ -39,5 +39,6 @@ app.command()(explain)
 app.command(cls=DiagnoseCommand)(diagnose)
 app.command()(replay)
 app.command()(watch)
+app.command()(serve)
 app.command()(signal)
 app.command()(bench)

@@ -46,3 +46,30 @@ def watch(
         raise typer.Exit(NOT_BEGUN)
     if standing.state in BAD:
         raise typer.Exit(NEEDS_SOMEBODY)
+
+
+def serve(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of runs.")] = Path("runs"),
+    host: Annotated[str, typer.Option(help="The address to bind; any but this machine's own takes --token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="The port; 0 for one that is free.", min=0, max=65535)] = 8765,
+    token: Annotated[
+        str | None, typer.Option(envvar="TRIMTAB_TOKEN", help="What has to be shown to see anything.")
+    ] = None,
+) -> None:
+    """Show a folder of runs live in the browser: the list, each run, and runs compared. It reads and never writes.
+
+    Needs pip install 'trimtab[serve]'. Ctrl-C ends it.
+    """
+    from trimtab.report.serve import serve_runs
+
+    def tell(address: str) -> None:
+        asked = "" if token is None else " (append ?token= and the token)"
+        print(f"{address}{asked}", flush=True)
+
+    with say_errors():
+        try:
+            serve_runs(folder, host, port, token, tell)
+        except KeyboardInterrupt:
+            return

@@ -33,7 +33,7 @@ SEARCH_EVERY_SECONDS = 2.0
 MOST_JUDGED_BYTES = 1 << 26
 """A journal longer than this is not diagnosed for the list; the page of the run does it."""
 
-FILES = (MANIFEST, JOURNAL, EVENTS, *TABLES)
+FILES = (MANIFEST, JOURNAL, EVENTS, *TABLES, "rows.parquet")
 """The files of a run that are read."""
 
 
@@ -68,7 +68,7 @@ class Catalogue:
         self._lock = threading.Lock()
         self._searched_at = -SEARCH_EVERY_SECONDS
         self._outlines: dict[str, Outline] = {}
-        self._verdicts: dict[str, tuple[object, str]] = {}
+        self._verdicts: dict[str, tuple[tuple[int, ...], str]] = {}
         self._watched: OrderedDict[str, Watched] = OrderedDict()
 
     def list_runs(self) -> dict[str, dict[str, Any]]:
@@ -78,7 +78,7 @@ class Catalogue:
             told = {name: outline.look() for name, outline in self._outlines.items()}
             for name, each in told.items():
                 known = self._verdicts.get(name)
-                each["verdict"] = known[1] if known and known[0] == self._stamp(name) else ""
+                each["verdict"] = known[1] if known and known[0] == self.read_stamp(name) else ""
         order = sorted(told, key=lambda name: (told[name].get("started", ""), name), reverse=True)
         return {name: told[name] for name in order[:MOST_RUNS]}
 
@@ -108,11 +108,16 @@ class Catalogue:
         with self._lock:
             waiting = [name for name, outline in self._outlines.items() if outline.is_over]
         for name in waiting:
-            stamp, known = self._stamp(name), self._verdicts.get(name)
+            stamp, known = self.read_stamp(name), self._verdicts.get(name)
             if known is None or known[0] != stamp:
                 self._verdicts[name] = stamp, _judge(self.root / name)
                 return True
         return False
+
+    def read_stamp(self, name: str) -> tuple[int, ...]:
+        """What changes when a run goes on."""
+        paths = [self.root / name / each for each in (MANIFEST, JOURNAL, EVENTS)]
+        return tuple(number for path in paths for number in _read_stamp(path))
 
     def _search(self) -> None:
         if time.monotonic() - self._searched_at < SEARCH_EVERY_SECONDS:
@@ -121,12 +126,13 @@ class Catalogue:
         self._outlines = {name: self._outlines.get(name) or Outline(self.root / name) for name in found}
         self._searched_at = time.monotonic()
 
-    def _stamp(self, name: str) -> object:
-        """What changes when a run goes on."""
-        try:
-            return (self.root / name / JOURNAL).stat().st_size, (self.root / name / EVENTS).stat().st_size
-        except OSError:
-            return None
+
+def _read_stamp(path: Path) -> tuple[int, int]:
+    try:
+        told = path.stat()
+    except OSError:
+        return 0, 0
+    return told.st_size, told.st_mtime_ns
 
 
 def _find_names(root: Path) -> Iterator[str]:
@@ -142,8 +148,9 @@ def _find_names(root: Path) -> Iterator[str]:
 
 
 def _is_run(folder: Path) -> bool:
-    """True for a run folder none of whose files is a link to somewhere else."""
-    return (folder / MANIFEST).is_file() and not any((folder / name).is_symlink() for name in FILES)
+    """True for a run folder whose files are files: neither links to somewhere else, nor what would never end."""
+    there = [folder / name for name in FILES if os.path.lexists(folder / name)]
+    return (folder / MANIFEST).is_file() and all(path.is_file() and not path.is_symlink() for path in there)
 
 
 def _is_text(name: str) -> bool:

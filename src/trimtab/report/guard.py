@@ -93,7 +93,7 @@ class Guard:
             await _refuse(sender, 405, "This server can only be read.", [("allow", ", ".join(READING))])
         elif not self._knows(headers):
             await _refuse(sender, 403, "This server does not go by that name; use its address.")
-        elif self._token is None or self._is_shown(headers):
+        elif self._token is None or self._is_shown(scope, headers):
             await self._app(scope, receive, sender)
         else:
             await self._ask(scope, receive, sender)
@@ -110,15 +110,15 @@ class Guard:
             return name.lower().rstrip(".") in self._names
         return address.is_loopback or not self._is_local
 
-    def _is_shown(self, headers: list[tuple[str, str]]) -> bool:
+    def _is_shown(self, scope: Scope, headers: list[tuple[str, str]]) -> bool:
         """True if the token or its cookie is among the headers."""
         for name, value in headers:
-            if name == "authorization" and self._is_token(value.partition(" ")[2]):
-                return value.lower().startswith("bearer ")
-            if name == "cookie" and hmac.compare_digest(
-                _read_cookie(value, self._cookie_name).encode(), self._cookie.encode()
-            ):
+            if name == "authorization" and value[:7].lower() == "bearer " and self._is_token(value[7:]):
                 return True
+            if name == "cookie":
+                shown = _read_cookie(value, _name_cookie(scope))
+                if hmac.compare_digest(shown.encode("utf-8", errors="replace"), self._cookie.encode()):
+                    return True
         return False
 
     async def _ask(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -128,7 +128,7 @@ class Guard:
             asked = [("www-authenticate", 'Bearer realm="trimtab"')]
             await _refuse(send, 401, "This server asks for its token: open it with ?token= and the token.", asked)
             return
-        cookie = f"{self._cookie_name}={self._cookie}; HttpOnly; SameSite=Lax; Path=/"
+        cookie = f"{_name_cookie(scope)}={self._cookie}; HttpOnly; SameSite=Lax; Path=/"
         sender = _add_headers(send, [("set-cookie", cookie)])
         if not any(name == b"accept" and b"text/html" in value for name, value in scope["headers"]):
             await self._app(scope, receive, sender)
@@ -137,13 +137,14 @@ class Guard:
         target = "/" + quote(scope["path"].lstrip("/")) + (f"?{left}" if left else "")
         await _refuse(sender, 303, "", [("location", target)])
 
-    @property
-    def _cookie_name(self) -> str:
-        return "trimtab"
-
     def _is_token(self, shown: str) -> bool:
         assert self._token is not None
         return hmac.compare_digest(shown.encode("utf-8", errors="replace"), self._token.encode())
+
+
+def _name_cookie(scope: Scope) -> str:
+    """The name of the cookie; browsers keep those of all ports of a machine together."""
+    return f"trimtab_{(scope.get('server') or ('', 0))[1]}"
 
 
 def _read_cookie(header: str, name: str) -> str:

@@ -20,7 +20,16 @@ from trimtab.report.standing import Standing, judge_state, read_holder, read_mem
 from trimtab.report.trail import Trail
 from trimtab.types import Measurement
 
-DRAWN = ("loss", "val_loss", "probe_loss", "grad_norm", "learning_rate", "loss_scale", "step_seconds")
+DRAWN = (
+    "loss",
+    "val_loss",
+    "probe_loss",
+    "grad_norm",
+    "learning_rate",
+    "loss_scale",
+    "step_seconds",
+    "supervisor_seconds",
+)
 """The metrics whose course is kept."""
 
 PACE_STEPS = 500
@@ -101,6 +110,7 @@ class Watcher:
             return Standing(name, "not-begun", f"there is no run in {str(self.folder)!r} yet")
         holder = read_holder(self.folder)
         seconds = self._trail("step_seconds").values[-PACE_STEPS:]
+        supervising = self._trail("supervisor_seconds").values[-PACE_STEPS:]
         level = float(np.median(seconds[-100:])) if len(seconds) else math.nan
         silent_seconds = self._follower.measure_silence()
         is_between = events.is_between(self._step)
@@ -127,7 +137,9 @@ class Watcher:
             phase=events.name_phase(self._step) if is_live else "",
             step_seconds=step_seconds,
             silent_seconds=silent_seconds,
-            supervisor_share=self._values.get("supervisor_seconds", math.nan) / level if level > 0 else math.nan,
+            supervisor_share=float(supervising.sum() / seconds.sum())
+            if len(supervising) and seconds.sum() > 0
+            else math.nan,
             memory=({"process": process} if math.isfinite(process) else {}) | dict(_list_memory(self._values)),
             values=dict(self._values),
             health=self._assess_health(),
