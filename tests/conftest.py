@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 os.environ["TRIMTAB"] = "strict"  # before anything imports trimtab: a fault of ours raises
+os.environ["TRIMTAB_DASHBOARD"] = "off"  # thousands of short runs leave no page of five megabytes each
 os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch: one thread here and in every subprocess
 
 settings.register_profile("same every time", deadline=None, derandomize=True)

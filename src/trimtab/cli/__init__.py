@@ -9,6 +9,7 @@ import typer
 from trimtab.cli.diagnosing import DiagnoseCommand, diagnose
 from trimtab.cli.explaining import explain
 from trimtab.cli.replaying import replay
+from trimtab.cli.reporting import report
 from trimtab.cli.training import bench, demo, signal
 from trimtab.cli.watching import serve, watch
 
@@ -38,6 +39,7 @@ app.command()(demo)
 app.command()(explain)
 app.command(cls=DiagnoseCommand)(diagnose)
 app.command()(replay)
+app.command()(report)
 app.command()(watch)
 app.command()(serve)
 app.command()(signal)

@@ -112,9 +112,23 @@ class Recorder:
         if journal is not None:
             journal.flush()
 
-    def close(self, status: str) -> None:
-        """Tell the end, and write what is still to be written. May be called twice."""
-        if self.journal is not None:
-            self.tell_event("end", status=status, num_failures=self._num_failures)
-            self.journal.close()
+    def close(self, status: str, conclude: Callable[[Path], None] | None = None) -> None:
+        """Tell the end, and write what is still to be written. May be called twice.
+
+        Args:
+            status: how the run ended.
+            conclude: called with the run folder once all of it is written.
+        """
+        journal = self.journal
+        if journal is None:
+            return
+        self.tell_event("end", status=status, num_failures=self._num_failures)
+        try:
+            if conclude is not None:
+                journal.flush()
+                conclude(journal.folder)
+        except Exception as error:
+            self.survive(error)
+        finally:
+            journal.close()
             self.journal = None

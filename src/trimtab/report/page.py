@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trimtab.journal import write_aside
 
@@ -44,6 +47,54 @@ class Rows:
     """The rows, text as a person reads it."""
 
 
+def write_report(path: str | Path, document: Mapping[str, Any]) -> None:
+    """Write the page of a run, or of several: one file that opens offline.
+
+    Args:
+        path: the file to write.
+        document: what `trimtab.report.document` says of it.
+    """
+    write_aside(Path(path), render_report(document))
+
+
+def render_report(document: Mapping[str, Any] | None, *, script: str = "") -> str:
+    """The page of a run, or of several.
+
+    Its script has one entry, `trimtab.show(document)`, which is called with the document that is embedded, and may be
+    called again with a newer one.
+
+    Args:
+        document: what `trimtab.report.document` says of it; None to embed none.
+        script: more to run after it, by which the page may also talk to where it came from.
+    """
+    document = document or {}
+    runs = document.get("runs", [document])
+    held = json.dumps(document, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return RUN_PAGE.substitute(
+        allowed=ALLOWED + (" connect-src 'self';" if script else ""),
+        title=escape(", ".join(str(run.get("name", "")) for run in runs)),
+        style=read_asset("page.css") + read_asset("run.css"),
+        document=f'<script type="application/json" id="document">{held}</script>\n' if document else "",
+        plotly=read_plotly(),
+        script=read_asset("run.js"),
+        more=f"<script>\n{script}</script>\n" if script else "",
+    )
+
+
+@cache
+def read_asset(name: str) -> str:
+    """A file of styles or of script that pages are made of."""
+    return (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8")
+
+
+@cache
+def read_plotly() -> str:
+    """Plotly's script, from its installed package, which is not imported for it."""
+    spec = find_spec("plotly")
+    assert spec is not None and spec.submodule_search_locations is not None
+    return (Path(spec.submodule_search_locations[0]) / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+
+
 def write_page(
     path: str | Path, title: str, summary: str, cards: Sequence[Card], figure: go.Figure, tables: Sequence[Rows]
 ) -> None:
@@ -64,6 +115,7 @@ def write_page(
         for card in cards
     )
     page = PAGE.substitute(
+        style=read_asset("page.css"),
         title=escape(title),
         summary=escape(summary),
         cards=shown,
@@ -85,31 +137,16 @@ def _format_cell(text: str) -> str:
     return CODE.sub(r"<code>\1</code>", escape(text)).replace("\n", "<br>")
 
 
+ALLOWED = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:;"
+"""What a page may do: run what it brings, and ask no network for anything."""
+
 CODE = re.compile(r"`([^`]+)`")
 
 PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #5b6570; --paper: #ffffff; --card: #f4f6f8; --line: #d9dee3 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ec; --soft: #9aa5b1; --paper: #14181c; --card: #1e242a; --line: #343c45 } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto;
-  max-width: 1180px; padding: 28px 24px 60px }
-h1 { font-size: 26px; margin: 0 0 4px } h2 { font-size: 17px; margin: 28px 0 8px }
-.summary { color: var(--soft); margin: 0 0 20px; max-width: 85ch }
-.cards { display: flex; gap: 14px; flex-wrap: wrap; margin-bottom: 18px }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  padding: 12px 18px; flex: 1 1 200px }
-.card h2 { font-size: 13px; font-weight: 500; color: var(--soft); margin: 0 }
-.card strong { font-size: 28px; font-variant-numeric: tabular-nums } .card p { margin: 0; color: var(--soft) }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th { text-align: left; font-weight: 600 } th, td { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line);
-  vertical-align: top }
-code { font-size: 13px; background: var(--card); padding: 1px 4px; border-radius: 4px }
-@media print { body { max-width: none } section { break-inside: avoid } }
-</style></head>
+$style</style></head>
 <body><h1>$title</h1><p class="summary">$summary</p>
 <div class="cards">$cards</div>
 $figure
@@ -122,4 +159,18 @@ function tint() {
 }
 addEventListener("load", tint); scheme.addEventListener("change", tint);
 </script></body></html>
+""")
+
+RUN_PAGE = Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="$allowed">
+<title>$title</title>
+<style>
+$style</style></head>
+<body><main id="page"></main>
+<noscript><p>This page draws a run with JavaScript; <code>trimtab diagnose</code> tells of it in text.</p></noscript>
+$document<script>$plotly</script>
+<script>
+$script</script>
+$more</body></html>
 """)

@@ -35,6 +35,7 @@ from trimtab.probes.schedule_pace import find_schedule
 from trimtab.probes.spectra import is_due
 from trimtab.probes.step_seconds import Stopwatch
 from trimtab.probes.subject import Moment, Subject, as_number
+from trimtab.report.dashboard import write_dashboard
 from trimtab.report.health import Health, assess_health
 from trimtab.signals import SIGNALS, Inbox
 from trimtab.state.archive import Archive
@@ -603,7 +604,7 @@ class Supervisor:
         with self._archive.closing(self._find_sickness, is_alone=ends_alone):
             if status.startswith(("halted", "failed")) and is_first and self._archive.writes:
                 self._recorder.warn("lost", self._archive.tell_cost(self.step))
-            self._recorder.close(status)
+            self._recorder.close(status, write_dashboard)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the supervisor remembers but the snapshots, as numbers, text and tensors, for a checkpoint."""
