@@ -74,7 +74,6 @@ class LineFollower:
             RunFormatError: if one is no JSON object.
         """
         content = self._read_lines()
-        self.is_behind = bool(content) and self.num_left > len(content)
         lines = parse_lines(content, self.path)
         self.end += len(content)
         self.num_lines += len(lines)
@@ -85,7 +84,8 @@ class LineFollower:
         while True:
             content = _read_bytes(self.path, self.end, size)
             end = content.rfind(b"\n") + 1
-            if end or len(content) < size:
+            self.is_behind = len(content) == size
+            if end or not self.is_behind:
                 return content[:end]
             size *= 2
 

@@ -19,6 +19,7 @@ from trimtab.journal import to_json
 from trimtab.report.catalogue import Catalogue
 from trimtab.report.document import compare_runs, describe_run
 from trimtab.report.guard import App, Guard, require_token
+from trimtab.report.page import read_plotly
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -61,7 +62,7 @@ class Server:
         self._catalogue = catalogue
         self._is_stopping = is_stopping
         self._assets = {path.name: path.read_bytes() for path in ASSETS.iterdir() if path.suffix in KINDS}
-        self._assets[PLOTLY] = find_plotly().read_bytes()
+        self._assets[PLOTLY] = read_plotly().encode()
         self._zipped: dict[str, bytes] = {}
         self._documents: OrderedDict[str, tuple[tuple[int, ...], bytes]] = OrderedDict()
         self._describing = threading.Lock()
@@ -183,9 +184,7 @@ class Server:
         with self._describing:
             known = self._documents.get(name)
             if known is None or known[0] != stamp:
-                document = describe_run(folder)
-                document["name"] = folder.name
-                self._documents[name] = known = stamp, _to_bytes(document)
+                self._documents[name] = known = stamp, _to_bytes(describe_run(folder))
             self._documents.move_to_end(name)
             while len(self._documents) > MOST_DOCUMENTS:
                 self._documents.popitem(last=False)
@@ -250,14 +249,6 @@ def serve_runs(
     finally:
         stopping.set()
         listening.close()
-
-
-def find_plotly() -> Path:
-    """The script of the installed Plotly."""
-    spec = find_spec("plotly")
-    if spec is None or spec.origin is None:
-        raise InputError("serve: the package plotly is not installed")
-    return Path(spec.origin).parent / "package_data" / "plotly.min.js"
 
 
 def _require_packages() -> None:
