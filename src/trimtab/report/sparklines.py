@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,11 +92,15 @@ def _fill(dots: NDArray[np.bool_], columns: NDArray[np.int64], rows: NDArray[np.
 
 
 def _connect(dots: NDArray[np.bool_], column: int, row: int, next_column: int, next_row: int) -> None:
-    """Set the dots between two places, both columns included."""
-    for each in range(column, next_column + 1):
-        shares = np.clip((np.array([each - 0.5, each + 0.5]) - column) / (next_column - column), 0, 1)
-        ends = np.sort(np.round(row + shares * (next_row - row)).astype(int))
-        dots[ends[0] : ends[1] + 1, each] = True
+    """Set the dots of a line between two places; of columns beside each other, each has its half of a rise."""
+    columns = np.arange(column, next_column + 1)
+    rows = np.round(np.interp(columns, [column, next_column], [row, next_row])).astype(int)
+    dots[rows, columns] = True
+    for index, (before, after) in enumerate(pairwise(rows.tolist())):
+        middle = before + (after - before) // 2
+        for place, ends in ((columns[index], (before, middle)), (columns[index + 1], (middle, after))):
+            if abs(after - before) > 1:
+                dots[min(ends) : max(ends) + 1, place] = True
 
 
 def _to_text(dots: NDArray[np.bool_]) -> tuple[str, ...]:

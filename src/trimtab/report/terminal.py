@@ -72,6 +72,7 @@ SCALE, DECADES = 9, 2.0
 
 PLAIN = str.maketrans(dict(zip("▾◦×◆◇■━─●│…·≥", "vox<rH=-o|.->", strict=True))) | {
     BRAILLE: " ",
+    ord("→"): "->",
     **dict.fromkeys(range(BRAILLE + 1, BRAILLE + 256), "*"),
 }
 """What stands for characters that a terminal cannot show."""

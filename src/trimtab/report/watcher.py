@@ -185,7 +185,8 @@ class Watcher:
 
     def _assess_health(self) -> Health | None:
         """The health of the groups: of the newest step with a norm for each, by the steps that were accepted."""
-        measured = [each for each in self._newest if "grad_norm" in each.values]
+        by_group = [each for each in self._newest if "group_grad_norm" in each.values]
+        measured = by_group or [each for each in self._newest if "grad_norm" in each.values]
         if not measured:
             return None
         history = History(self.groups)
