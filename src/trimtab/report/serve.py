@@ -258,12 +258,17 @@ def _require_packages() -> None:
 
 
 def _bind(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address."""
+    listening = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen()
     except OSError as error:
+        if listening is not None:
+            listening.close()
         cause = error.strerror or error
         raise InputError(f"serve: port {port} of {host!r} cannot be used: {cause}; name another with --port") from error
     return listening
