@@ -42,8 +42,8 @@ from trimtab.policy import Judge, Policy
 from trimtab.probes.agreement import agree
 from trimtab.probes.subject import Moment, Subject
 from trimtab.replay import replay_run
-from trimtab.report.curves import draw_losses
-from trimtab.report.page import write_page
+from trimtab.report.document import describe_run as describe_page
+from trimtab.report.page import write_report
 from trimtab.types import Decision, Measurement, Record, Value
 
 Unit: TypeAlias = Literal["µs", "s", "MB", "times"]
@@ -428,9 +428,7 @@ def read_back(folder: Path, *, draws: bool) -> dict[str, float]:
         figures["replay"] = _time(lambda: replay_run(log), process_time)
         figures["memory of reading and replay"] = (_peak_bytes() - before) / MEGABYTE
         page = folder / "page.html"
-        figures["draw a page"] = _time(
-            lambda: write_page(page, "Scale", "", [], draw_losses({"run": log}), []), process_time
-        )
+        figures["draw a page"] = _time(lambda: write_report(page, describe_page(folder)), process_time)
         figures["page"] = page.stat().st_size / MEGABYTE
     return figures
 

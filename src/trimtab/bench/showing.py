@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Column, Table
 
 from trimtab.faults import inject
-from trimtab.journal import read_run
-from trimtab.journal.recorder import tell_story
-from trimtab.report.curves import draw_losses
-from trimtab.report.page import Card, Rows, write_page
+from trimtab.report.dashboard import DASHBOARD
+from trimtab.report.document import compare_runs
+from trimtab.report.page import write_report
 
 if TYPE_CHECKING:
     from trimtab.bench.demo import FaultOutcome, Result
@@ -62,34 +61,52 @@ def write_demo_page(result: Result) -> Path:
     Returns:
         Its path, `dashboard.html` in the demo's folder.
     """
-    path = result.folder / "dashboard.html"
-    logs = {name: read_run(result.folder / name) for name in result.val_losses}
-    cards = [
-        Card(TITLES[name], f"{val_loss:.4f}", "validation loss" + _remark(result, name))
+    path = result.folder / DASHBOARD
+    names = list(result.val_losses)
+    document = compare_runs([result.folder / name for name in names], [TITLES[name] for name in names])
+    document["title"] = "Trimtab demo"
+    document["summary"] = (
+        f"A byte-level transformer learns Python's own sources for {result.num_steps} steps (seed {result.seed}), "
+        "three times: undisturbed; with faults and the guard most people write, clipping and skipping what is not "
+        "finite; with the same faults and a supervisor."
+    )
+    document["cards"] = [
+        _make_card(TITLES[name], f"{val_loss:.4f}", "validation loss" + _remark(result, name))
         for name, val_loss in result.val_losses.items()
     ]
-    cards.append(Card("Supervisor's share", f"{result.supervisor_share:.1%}", "of the time of the supervised run"))
-    marks = [(each.step, each.step + inject(each.name, each.step).duration - 1, each.name) for each in result.faults]
-    stories = [
-        (str(decision.step), tell_story(decision, action)) for decision, action in logs["supervised"].records.values()
-    ]
-    write_page(
-        path,
-        title="Trimtab demo",
-        summary=(
-            f"A byte-level transformer learns Python's own sources for {result.num_steps} steps (seed {result.seed}), "
-            "three times: undisturbed; with faults and the guard most people write, clipping and skipping what is not "
-            "finite; with the same faults and a supervisor. Grey bars mark where a fault begins; hover over a mark to "
-            "see what was found and done."
-        ),
-        cards=cards,
-        figure=draw_losses({TITLES[name]: log for name, log in logs.items()}, marks),
-        tables=[
-            Rows("What became of each fault", FAULT_HEAD, [format_fault(each) for each in result.faults]),
-            Rows("Every decision of the supervised run", ("step", "what was found, and done"), stories),
-        ],
+    document["cards"].append(
+        _make_card("Supervisor's share", f"{result.supervisor_share:.1%}", "of the time of the supervised run")
     )
+    body = [format_fault(each) for each in result.faults]
+    document["tables"] = [{"title": "What became of each fault", "head": FAULT_HEAD, "body": body}]
+    for name, run in zip(names, document["runs"], strict=True):
+        faults = [] if name == "healthy" else [_mark_fault(each) for each in result.faults]
+        run["marks"] = sorted([*run["marks"], *faults], key=lambda mark: int(mark["step"]))
+    write_report(path, document)
     return path
+
+
+def _make_card(question: str, answer: str, more: str) -> dict[str, str]:
+    return {"question": question, "answer": answer, "more": more}
+
+
+def _mark_fault(fault: FaultOutcome) -> dict[str, Any]:
+    """Where a fault begins, as a mark of a run."""
+    last = fault.step + inject(fault.name, fault.step).duration - 1
+    until = f" to step {last}" if last > fault.step else ""
+    target = f" ({fault.target})" if fault.target else ""
+    return {
+        "id": f"fault-{fault.step}",
+        "step": fault.step,
+        "clock": "step",
+        "lane": "course",
+        "kind": "fault",
+        "severity": "",
+        "title": f"Fault: {fault.name}",
+        "story": f"{fault.name}{target} was injected from step {fault.step}{until}",
+        "facts": [],
+        "value": None,
+    }
 
 
 def _format_share(result: Result, name: str) -> str:

@@ -88,9 +88,11 @@ def _write_postmortem(path: Path, diagnosis: Diagnosis, source: Path | Log, opti
 
     try:
         if path.suffix == ".html":
-            from trimtab.report.postmortem import write_postmortem_page
+            from trimtab.diagnosis.walk import gather
+            from trimtab.report.document import describe_evidence
+            from trimtab.report.page import write_report
 
-            write_postmortem_page(path, diagnosis, source, options)
+            write_report(path, describe_evidence(gather(source), diagnosis, source, options))
         else:
             write_aside(path, write_text(diagnosis, source, options))
     except OSError as error:

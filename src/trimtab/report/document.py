@@ -13,7 +13,8 @@
     tables                      further tables: {title, head, body}
     settings                    what the run was started with, flat
 
-A comparison is `{"runs": [document, …], "differences": [table, …]}`. What was not recorded is absent or empty.
+A comparison is `{"runs": [document, …], "differences": [table, …]}`, and may have a `title`, a `summary`, `cards` as of
+a glance, and `tables` of its own. What was not recorded is absent or empty.
 """
 
 from __future__ import annotations

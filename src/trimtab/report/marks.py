@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -55,13 +56,22 @@ def list_undone(evidence: Evidence) -> Spans:
 
 def list_marks(evidence: Evidence) -> tuple[list[dict[str, Any]], int]:
     """The marks of a run in the order of their steps, and how many more there were than a page can hold."""
-    marks = [_mark_decision(evidence, decision, action) for decision, action in evidence.decided if decision.findings]
+    decided = evidence.decided or [(each, Action(each.step)) for each in _list_found(evidence.findings)]
+    marks = [_mark_decision(evidence, decision, action) for decision, action in decided if decision.findings]
     marks += [mark for event in evidence.events for mark in _mark_event(event)]
     kept = sorted(marks, key=_weigh, reverse=True)[:MOST_MARKS]
     kept.sort(key=lambda mark: mark["step"])
     for number, mark in enumerate(kept):
         mark["id"] = f"mark-{number}"
     return kept, len(marks) - len(kept)
+
+
+def _list_found(findings: Sequence[Finding]) -> Iterator[Decision]:
+    """What was found in a log that nothing was decided in, as decisions to let it pass."""
+    for step, found in groupby(sorted(findings, key=lambda each: each.step), key=lambda each: each.step):
+        together = tuple(found)
+        reason = "; ".join(f"{each.detector}: {each.message}" for each in together)
+        yield Decision(step, findings=together, reason=reason)
 
 
 def _weigh(mark: Mapping[str, Any]) -> tuple[int, int, int]:

@@ -72,7 +72,7 @@ def render_report(document: Mapping[str, Any] | None, *, script: str = "") -> st
     held = json.dumps(document, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return RUN_PAGE.substitute(
         allowed=ALLOWED + (" connect-src 'self';" if script else ""),
-        title=escape(", ".join(str(run.get("name", "")) for run in runs)),
+        title=escape(str(document.get("title") or ", ".join(str(run.get("name", "")) for run in runs))),
         style=read_asset("page.css") + read_asset("run.css"),
         document=f'<script type="application/json" id="document">{held}</script>\n' if document else "",
         plotly=read_plotly(),

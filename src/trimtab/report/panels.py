@@ -82,6 +82,7 @@ UNDRAWN = {
     "state_step",
     "step_seconds",
     "supervisor_seconds",
+    "weight_norm",
 }
 """Metrics of steps that have a panel already, or that are no curve."""
 

@@ -6,15 +6,15 @@ const trimtab = (() => {
   const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "solid", "dash", "dot"];
   const ROLES = { bound: "dash", plan: "dot" };
   const HEIGHT = 150, HEIGHT_OF_FIRST = 300, ROW = 14, MOST_LINES = 40, CLOSED = ["Activations", "More"];
-  const NEAR = 13; // pixels within which marks share a button
+  const NEAR = 22; // pixels within which marks share a button
   const LANES = { done: "done", found: "found", course: "course of the run" };
   const SIGNS = { // shape and colour of each kind of mark, told apart without colour too
     clip: ["down", 0], drop: ["hexagon", 4], skip: ["cross", 1], rollback: ["diamond", 1], reload: ["diamond", 6],
     halt: ["square", 3], finding: ["ring", 0], adaptation: ["up", 2], outcome: ["star", 2], helped: ["star", 2],
-    harmed: ["star", 1], end: ["bar", 7], resumed: ["bar", 2], failure: ["square", 1] };
+    harmed: ["star", 1], fault: ["bolt", 3], end: ["bar", 7], resumed: ["bar", 2], failure: ["square", 1] };
   const SHAPES = {
     down: "M-6,-5H6L0,6Z", up: "M-6,5H6L0,-6Z", cross: "M-5,-5L5,5M5,-5L-5,5", diamond: "M0,-7L7,0L0,7L-7,0Z",
-    square: "M-5,-5H5V5H-5Z", hexagon: "M-6,0L-3,-5H3L6,0L3,5H-3Z", ring: "M-5,0A5,5 0 1 0 5,0A5,5 0 1 0 -5,0Z",
+    bolt: "M2,-8L-5,2H0L-2,8L5,-2H0Z", square: "M-5,-5H5V5H-5Z", hexagon: "M-6,0L-3,-5H3L6,0L3,5H-3Z", ring: "M-5,0A5,5 0 1 0 5,0A5,5 0 1 0 -5,0Z",
     star: "M0,-7L2,-2L7,-2L3,2L4.5,7L0,4L-4.5,7L-3,2L-7,-2L-2,-2Z", bar: "M0,-7V7", dot: "M-3,0A3,3 0 1 0 3,0A3,3 0 1 0 -3,0Z" };
   const state = { runs: [], range: null, whole: [0, 1], plots: new Map(), lane: null, cursor: null, shown: new Set(Object.keys(LANES)) };
 
@@ -66,7 +66,7 @@ const trimtab = (() => {
     if (state.whole[0] === state.whole[1]) state.whole = [state.whole[0] - 1, state.whole[1] + 1];
     const page = document.getElementById("page");
     if (isFirst) for (const name of ["top", "curves", "events", "diagnosis", "more"]) page.append(make("section", { id: name }));
-    document.title = runs.map(run => run.name).join(", ") + (runs.length > 1 ? ": comparison" : ": " + runs[0].verdict);
+    document.title = shown.title || runs.map(run => run.name).join(", ") + (runs.length > 1 ? ": comparison" : ": " + runs[0].verdict);
     fill("top", runs.length > 1 ? [headComparison(shown)] : headRun(runs[0]));
     buildCurves(isFirst);
     fill("events", listEvents());
@@ -79,18 +79,20 @@ const trimtab = (() => {
   function headRun(run) {
     return [make("h1", {}, run.name),
       make("dl", { class: "facts" }, run.facts.map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, text)))),
-      make("div", { class: "cards" }, run.glance.map(each =>
-        make("div", { class: "card " + (each.question === "Verdict" ? run.verdict : "") },
-          make("h2", {}, each.question), make("strong", {}, each.answer), make("p", {}, each.more)))),
+      cards(run.glance, run.verdict),
       make("nav", { "aria-label": "Sections" }, [["curves", "Curves"], ["events", "What happened"], ["diagnosis", "Diagnosis"],
         ["more", "Timeline and tables"]].map(([id, name]) => make("a", { href: "#" + id }, name)))];
   }
   function headComparison(shown) {
-    return make("div", {}, make("h1", {}, "Comparison of " + shown.runs.length + " runs"),
+    return make("div", {}, make("h1", {}, shown.title || "Comparison of " + shown.runs.length + " runs"),
+      shown.summary ? make("p", { class: "summary" }, shown.summary) : "", shown.cards ? cards(shown.cards, "") : "",
       make("ul", { class: "legend" }, shown.runs.map((run, number) =>
         make("li", {}, swatch(COLORS[number % 8], DASHES[number % 8]), run.name))),
-      shown.differences.map(table), (shown.tables || []).map(table));
+      (shown.tables || []).map(table), shown.differences.map(table));
   }
+  const cards = (glance, verdict) => make("div", { class: "cards" }, glance.map(each =>
+    make("div", { class: "card " + (each.question === "Verdict" ? verdict : "") },
+      make("h2", {}, each.question), make("strong", {}, each.answer), make("p", {}, each.more))));
   function table(each) {
     return make("section", {}, make("h2", {}, each.title), make("div", { class: "wide" }, make("table", {},
       make("thead", {}, make("tr", {}, each.head.map(name => make("th", { scope: "col" }, name)))),
@@ -197,7 +199,8 @@ const trimtab = (() => {
     const { told, isTwoSided } = colorsOf(panel);
     const strip = make("i", {});
     strip.style.background = `linear-gradient(to right, ${(isTwoSided ? TWO_SIDED : ONE_SIDED).map(([at, color]) => `${color} ${at * 100}%`).join(",")})`;
-    return make("span", { class: "scale" }, told[0], strip, told[1], panel.odd.length ? "   × not finite" : "");
+    return make("span", { class: "scale" }, told[0], strip, told[1],
+      panel.odd.length ? make("span", {}, make("b", { class: "odd" }, "×"), " not finite") : "");
   }
   const isClosed = plot => { const around = plot.node.closest("details.panels"); return around !== null && !around.open; };
   async function drawAll() {
