@@ -134,7 +134,7 @@ def test_run_folder_within_a_folder_keeps_what_was_done(tmp_path: Path) -> None:
     ("name", "shown"),
     [
         pytest.param("report.md", ("# Post-mortem", "## Timeline", "loss-not-finite begins"), id="markdown"),
-        pytest.param("report.html", ("<!doctype html>", "Likely cause", "plotly", "Timeline"), id="page"),
+        pytest.param("report.html", ("<!doctype html>", "What happened", "plotly", "Timeline"), id="page"),
     ],
 )
 def test_postmortem_is_written(is_run: bool, name: str, shown: tuple[str, ...], tmp_path: Path) -> None:

@@ -242,7 +242,8 @@ def _build_schedule(evidence: Evidence) -> Iterator[Panel]:
     lines = [Line("used" if cooled is not rate else "learning rate", cooled)]
     if cooled is not rate:
         lines.append(Line("of the schedule, before cooling", rate, "bound"))
-    lines.append(Line("planned", _list_planned(evidence), "plan"))
+    lines += [Line("used, at the ends of epochs", _list_used(evidence, cooled), "review")]
+    lines += [Line("planned", _list_planned(evidence), "plan")]
     yield Panel("learning_rate", "Schedule", "Learning rate", lines)
     yield Panel(
         "loss_scale", "Schedule", "Loss scale", [Line("loss scale", evidence.metrics.get("loss_scale", NOTHING))]
@@ -273,6 +274,13 @@ def _cool(evidence: Evidence, rate: Series) -> Series:
                 is_later = rate.steps >= decision.step
                 factors[is_later] = (each.factor + (1.0 - each.factor) * share)[is_later]
     return rate if (factors == 1.0).all() else Series(rate.steps, rate.values * factors)
+
+
+def _list_used(evidence: Evidence, rate: Series) -> Series:
+    """The learning rate at the end of each epoch, where it was not that of the schedule."""
+    ends = [event for event in evidence.events if event.get("event") == "epoch" and event.get("learning_rate")]
+    used = _from_pairs([(int(event["step"]), float(event["learning_rate"])) for event in ends])
+    return NOTHING if np.allclose(used.values, rate.look_up(used.steps), rtol=1e-3, equal_nan=True) else used
 
 
 def _list_planned(evidence: Evidence) -> Series:
@@ -355,9 +363,18 @@ def _build_more(evidence: Evidence) -> Iterator[Panel]:
             yield Panel(name, "More", _name(name), [Line(_name(name), series)])
 
 
+NAMES = {
+    "alpha": "Exponent of the spectra",
+    "alpha_score": "Score of the exponents",
+    "alpha_sigma": "Standard error of the exponent",
+    "num_spectra": "Spectra that tell something",
+}
+"""The names of metrics that do not say what they are."""
+
+
 def _name(metric: str) -> str:
     """A metric's name for people."""
-    return metric.replace("_", " ").capitalize()
+    return NAMES.get(metric) or metric.replace("_", " ").capitalize()
 
 
 BUILDERS = (

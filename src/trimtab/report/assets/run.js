@@ -186,10 +186,15 @@ const trimtab = (() => {
     });
     return list;
   }
+  /* The power of ten by which a number is above its group's own median. */
+  const toRelative = (panel, group, value) => value > 0 && panel.levels[group] > 0 ? Math.log10(value / panel.levels[group]) : null;
   function colorsOf(panel) {
-    const numbers = panel.cells.flat().filter(value => value !== null);
-    const low = Math.min(...[numbers.reduce((a, b) => Math.min(a, b), Infinity)]), high = numbers.reduce((a, b) => Math.max(a, b), -Infinity);
-    if (panel.is_relative) return { range: [-2, 2], told: ["1/100", "100 ×"], isTwoSided: true };
+    const numbers = panel.cells.flatMap((row, group) => row.map(value => panel.is_relative ? toRelative(panel, group, value) : value)).filter(value => value !== null);
+    const low = numbers.reduce((a, b) => Math.min(a, b), Infinity), high = numbers.reduce((a, b) => Math.max(a, b), -Infinity);
+    if (panel.is_relative) {
+      const most = Math.min(Math.max(-low, high, 0.04), 2), times = Number((10 ** most).toPrecision(3));
+      return { range: [-most, most], told: ["1/" + times, times + " ×"], isTwoSided: true };
+    }
     if (low < 0) { const most = Math.max(-low, high); return { range: [-most, most], told: [format(-most), format(most)], isTwoSided: true }; }
     return { range: [0, high || 1], told: ["0", format(high || 1)], isTwoSided: false };
   }
@@ -331,8 +336,7 @@ const trimtab = (() => {
       const { range, isTwoSided } = colorsOf(panel);
       const steps = panel.steps, last = Math.max(run.steps[1], steps[steps.length - 1]);
       const edges = [...steps, last + (steps.length > 1 ? (last - steps[0]) / steps.length : 1) * (last === steps[steps.length - 1])].map(step => step - 0.5);
-      const z = panel.cells.map((row, group) => row.map(value => value === null ? null : panel.is_relative
-        ? (value > 0 && panel.levels[group] > 0 ? Math.log10(value / panel.levels[group]) : null) : value));
+      const z = panel.cells.map((row, group) => row.map(value => panel.is_relative ? toRelative(panel, group, value) : value));
       const text = panel.cells.map((row, group) => row.map((value, column) => value === null ? ""
         : `${plain(nameOf(run))}${plain(panel.groups[group])}<br>${format(value)}${panel.is_relative && panel.levels[group] > 0 ? ` (${format(value / panel.levels[group])} × its median)` : ""}, from step ${count(steps[column])}`));
       traces.push({ type: "heatmap", x: edges, y: panel.groups.map((_, group) => offset + group), z, text, hovertemplate: "%{text}<extra></extra>", hoverongaps: false,
@@ -350,11 +354,10 @@ const trimtab = (() => {
   }
 
   /* ---------- zoom: one range of steps for all panels ---------- */
+  /* A drag names the ends of the range one by one; what `zoom` sets, which is heard here too, is named as a whole. */
   function hear(plot, change) {
-    if (state.isZooming) return;
     if (change["xaxis.autorange"]) zoom(null);
     else if (change["xaxis.range[0]"] !== undefined) zoom([change["xaxis.range[0]"], change["xaxis.range[1]"]], change["yaxis.range[0]"] === undefined ? null : plot);
-    else if (change["xaxis.range"] !== undefined) zoom(change["xaxis.range"]);
   }
   function zoom(range, spared = null) {
     if (range !== null) {
@@ -362,7 +365,6 @@ const trimtab = (() => {
       range = last - first < least ? [middle - least / 2, middle + least / 2] : [first, last];
     }
     state.range = range;
-    state.isZooming = true;
     for (const plot of state.plots.values()) {
       if (!plot.isDrawn) continue;
       const change = { "xaxis.range": [...(range || state.whole)] };
@@ -373,7 +375,6 @@ const trimtab = (() => {
       }
       Plotly.relayout(plot.div, change);
     }
-    state.isZooming = false;
     tellRange();
     drawLanes();
   }
