@@ -11,6 +11,7 @@ from trimtab.cli.explaining import explain
 from trimtab.cli.replaying import replay
 from trimtab.cli.reporting import report
 from trimtab.cli.training import bench, demo, signal
+from trimtab.cli.watching import serve, watch
 
 __all__ = ["app"]
 
@@ -39,5 +40,7 @@ app.command()(explain)
 app.command(cls=DiagnoseCommand)(diagnose)
 app.command()(replay)
 app.command()(report)
+app.command()(watch)
+app.command()(serve)
 app.command()(signal)
 app.command()(bench)

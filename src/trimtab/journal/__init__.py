@@ -15,6 +15,7 @@ cut short by a crash, and the last rows may belong to lines that were not writte
 What changes the layout of a file or the meaning of a name raises `FORMAT_VERSION`; one version reads one format.
 """
 
+from trimtab.journal.follower import Follower, LineFollower, News, measure_age
 from trimtab.journal.format import (
     EVENTS,
     FORMAT_VERSION,
@@ -45,11 +46,15 @@ __all__ = [
     "MANIFEST",
     "SAMPLED",
     "TABLES",
+    "Follower",
     "Journal",
+    "LineFollower",
+    "News",
     "RunLog",
     "describe_run",
     "format_event",
     "format_measurement",
+    "measure_age",
     "parse_action",
     "parse_adjustment",
     "parse_decision",

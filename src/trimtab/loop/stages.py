@@ -45,6 +45,8 @@ class Stages:
         new = plan_stages(self._model, self._compute_loss, rates, first + 1)
         self._planned += new
         shown = {"learning_rate": [each.learning_rate for each in new], "phase": [each.phase for each in new]}
+        if num_steps is not None:
+            shown["num_steps"] = num_steps * num_epochs
         self._supervisor.tell_event("plan", first_epoch=first + 1, **shown, settings=dict(new[0].settings))
 
     def end_epoch(self, epoch: int, learning_rate: float, partition: int, *, is_final: bool) -> None:

@@ -38,7 +38,7 @@ def describe_timeline(evidence: Evidence) -> list[dict[str, Any]]:
     made: dict[int, Mapping[str, Any]] = {}
     changed: dict[int, list[str]] = {}
     for event in evidence.events:
-        if event.get("event") == "plan":
+        if event.get("event") == "plan" and "learning_rate" in event:  # a loop of one's own may tell its length alone
             pairs = zip(event["learning_rate"], event["phase"], strict=True)
             for epoch, (rate, phase) in enumerate(pairs, event["first_epoch"]):
                 planned[epoch] = {"rate": rate, "phase": phase, "settings": event.get("settings", {})}
