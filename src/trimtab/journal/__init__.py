@@ -34,6 +34,7 @@ from trimtab.journal.format import (
 )
 from trimtab.journal.manifest import describe_run, redact
 from trimtab.journal.reader import RunLog, read_lines, read_manifest, read_run, read_table
+from trimtab.journal.relay import Tracker
 from trimtab.journal.writer import FLUSH_SECONDS, Journal, write_aside
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "TABLES",
     "Journal",
     "RunLog",
+    "Tracker",
     "describe_run",
     "format_event",
     "format_measurement",
