@@ -80,7 +80,8 @@ class Recorder:
 
     def tell_event(self, event: str, **fields: Any) -> None:
         """Tell the journal and the trackers of what is no record of a step."""
-        for sink in (*self._relays, *filter(None, [self.journal])):
+        sinks = self._relays if self.journal is None else (self.journal, *self._relays)
+        for sink in sinks:
             sink.write_event(event, step=self._count_steps(), **fields)
 
     def tell_resumed(self, folder: Path) -> None:
