@@ -80,9 +80,10 @@ class Recorder:
 
     def tell_event(self, event: str, **fields: Any) -> None:
         """Tell the journal and the trackers of what is no record of a step."""
-        sinks = self._relays if self.journal is None else (self.journal, *self._relays)
-        for sink in sinks:
-            sink.write_event(event, step=self._count_steps(), **fields)
+        if self.journal is not None:
+            self.journal.write_event(event, step=self._count_steps(), **fields)
+        for relay in self._relays:
+            relay.write_event(event, step=self._count_steps(), **fields)
 
     def tell_resumed(self, folder: Path) -> None:
         """Tell the log what the run goes on from."""

@@ -2,7 +2,8 @@
 
 The file is a header of 7 bytes, then blocks of 32 KiB with chunks: checksum (uint32), length (uint16), kind (1 whole,
 2 first, 3 middle, 4 last); the rest of a block too short for a chunk's head is empty. A record of one or more chunks is
-a protocol-buffer message, whose field 2 is a row of the history: items (1) with a key (1, or 2 if nested) and JSON (16).
+a protocol-buffer message, whose field 2 is a row of the history: items (1) with a key (1, or 2 where it has several
+parts) and JSON (16).
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def is_run(path: Path) -> bool:
 
 @reader("wandb-file", recognizes=is_run)
 def read_wandb_file(path: Path, names: Mapping[str, str]) -> Log:
-    """A run that Weights & Biases keeps on this machine: its folder such as `wandb/latest-run`, or its `.wandb` file."""
+    """A run of Weights & Biases on this machine: its folder, such as `wandb/latest-run`, or the `.wandb` file in it."""
     files = _find_files(path) if path.is_dir() else [path]
     if len(files) != 1:
         shown = list_some(each.parent.relative_to(path) for each in files)
