@@ -16,8 +16,8 @@ from trimtab.types import Record
 FLUSH_SECONDS = 0.5
 """Trackers are handed what there is this often."""
 
-CLOSE_SECONDS = 10.0
-"""How long the end of a run waits for its trackers, all together."""
+CLOSE_SECONDS = 60.0
+"""How long the end of a run waits for its trackers, all together; some have much to send."""
 
 MAX_WAITING = 20_000
 """Records kept for a tracker that does not take them; beyond, the oldest are lost and counted."""
