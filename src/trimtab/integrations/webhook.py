@@ -137,7 +137,7 @@ def validate_alerts(url: object, min_level: object, every_seconds: object) -> No
     """
     if not is_address(url):
         raise InputError(
-            "Alerts: url is no address of a webhook; it has to begin with https:// or http://, and has no user name in it"
+            "Alerts: url is no address of a webhook; it begins with https:// or http:// and has no user name in it"
         )
     if min_level not in SEVERITIES:
         raise InputError(f"Alerts: min_level is {min_level!r}; it has to be one of {', '.join(SEVERITIES)}")

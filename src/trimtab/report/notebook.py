@@ -1,0 +1,122 @@
+"""A run in a notebook: a figure where it is displayed, a Plotly figure, a table for pandas or Polars."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtab.journal import RunLog, Tracker, format_event, read_run
+from trimtab.report.frames import Library, list_columns, make_frame
+from trimtab.report.outline import outline_run
+from trimtab.report.sketch import sketch_run
+from trimtab.types import Measurement, Record
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+PLOTLY = "application/vnd.plotly.v1+json"
+"""The kind of content that Jupyter draws with Plotly."""
+
+MOST_KEPT = 20_000
+"""Measurements, and events, that a run without a folder keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run to look at; in a notebook it is displayed as its loss curves with every decision marked."""
+
+    log: RunLog
+    """The run, as it was read."""
+
+    caption: str = ""
+    """What stands above the figure."""
+
+    def plot(self) -> go.Figure:
+        """The losses with every decision and its story, and gradient norm, rate and loss scale on the same steps.
+
+        Of a long run each curve is thinned out such that no spike is lost.
+        """
+        from trimtab.report.figure import draw_run  # Plotly takes long to import
+
+        return draw_run(self.log)
+
+    def to_frame(self, library: Library | None = None, *, groups: bool = False) -> Any:
+        """One row for each step and review: `step`, `clock`, every metric, `verdict`, and `found`, the detectors.
+
+        Args:
+            library: `pandas` or `polars`; by default pandas, or Polars where that is not installed.
+            groups: True to have a column `METRIC/GROUP` for each group of each per-group metric too.
+
+        Returns:
+            A data frame. What was not measured is null in Polars, and NaN in pandas, as a measured NaN is.
+
+        Raises:
+            InputError: if the library is none of these, or not installed.
+        """
+        return make_frame(list_columns(self.log, groups=groups), library)
+
+    def _repr_mimebundle_(
+        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
+    ) -> dict[str, Any]:
+        """What a notebook displays: a figure of Plotly, and a drawing where there is no Plotly."""
+        bundle: dict[str, Any] = {
+            "text/plain": self.caption,
+            "text/html": f"<div><p>{escape(self.caption)}</p>{sketch_run(outline_run(self.log))}</div>",
+            PLOTLY: json.loads(self.plot().update_layout(title_text=escape(self.caption)).to_json()),
+        }
+        kept = bundle.keys() if include is None else set(include)
+        return {kind: content for kind, content in bundle.items() if kind in kept and kind not in (exclude or ())}
+
+
+def view_run(folder: str | Path) -> RunView:
+    """A run folder, to look at in a notebook.
+
+    Raises:
+        RunFormatError: if it is no run folder.
+    """
+    log = read_run(folder)
+    last = max((each.step for each in log.measurements), default=0)
+    return RunView(log, f"{log.folder.name}: {last:,} steps")
+
+
+class Memory(Tracker):
+    """Keeps a run that has no folder, in bounded memory.
+
+    Attributes:
+        log: the run as its folder would be read, without per-group metrics.
+    """
+
+    def __init__(self) -> None:
+        self._measurements: list[Measurement] = []
+        self._events: list[dict[str, Any]] = []
+        self.log = RunLog(Path("run"), {"groups": []}, self._measurements, self._events)
+
+    def write(self, record: Record) -> None:
+        """Keep one step or review."""
+        measured, told = record.measurement, format_event(record)
+        scalars = {name: value for name, value in measured.values.items() if isinstance(value, float)}
+        self._measurements.append(replace(measured, values=scalars))
+        if told and len(self._events) < MOST_KEPT:
+            self._events.append(json.loads(told))
+        if len(self._measurements) > MOST_KEPT:
+            self._measurements[:] = halve(self._measurements)
+
+
+def halve(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Of each two steps or reviews that follow one another the one with the higher loss, a NaN being the highest."""
+    kept: list[Measurement] = []
+    for _, found in groupby(measurements, key=lambda each: each.clock):
+        neighbours = list(found)
+        kept += [max(neighbours[first : first + 2], key=_height) for first in range(0, len(neighbours), 2)]
+    return kept
+
+
+def _height(measurement: Measurement) -> float:
+    loss = measurement.values.get("loss", -math.inf)
+    return loss if isinstance(loss, float) and not math.isnan(loss) else math.inf
