@@ -31,10 +31,14 @@ WIDE = 100.0
 GRID = {"gridcolor": "rgba(128,128,128,0.25)", "zeroline": False}
 
 
-def draw_run(log: RunLog) -> go.Figure:
+def draw_run(log: RunLog, caption: str = "") -> go.Figure:
     """A run's losses with every decision and its story, and gradient norm, rate and loss scale on the same steps.
 
     Steps that a rollback undid are drawn faintly. Of a long run each curve is thinned out such that no spike is lost.
+
+    Args:
+        log: the run.
+        caption: what stands above; empty for nothing.
     """
     outline = outline_run(log)
     panels = {name: series for name in PANELS if len(set((series := find_series(log, name)).values())) > 1}
@@ -59,7 +63,8 @@ def draw_run(log: RunLog) -> go.Figure:
     figure.update_yaxes(**GRID)
     figure.update_layout(
         height=height,
-        margin={"l": 70, "r": 20, "t": 30, "b": 45},
+        title={"text": escape(caption), "font": {"size": 14}, "x": 0, "xref": "paper"},
+        margin={"l": 70, "r": 20, "t": 70 if caption else 30, "b": 45},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": "#808080"},
@@ -88,12 +93,20 @@ def _add_losses(figure: go.Figure, outline: Outline) -> None:
         )
     if outline.marks:
         _add_marks(figure, outline)
+    figure.update_yaxes(title_text=outline.title, **_describe_axis(outline), row=1)
+
+
+def _describe_axis(outline: Outline) -> dict[str, Any]:
     edges = [outline.lowest, outline.limit]
+    told: dict[str, Any] = {"type": "linear"}
     if outline.is_log:
+        digits = (1,) if outline.limit > WIDE * outline.lowest else (1, 2, 5)
+        powers = range(math.floor(math.log10(edges[0])), math.ceil(math.log10(edges[1])) + 1)
+        ticks = [digit * 10.0**power for power in powers for digit in digits]
+        told = {"type": "log", "tickvals": ticks, "ticktext": [f"{each:g}" for each in ticks]}
         edges = [math.log10(each) for each in edges]
     room = 0.05 * (edges[1] - edges[0])
-    kind = "log" if outline.is_log else "linear"
-    figure.update_yaxes(title_text="loss", type=kind, range=[edges[0] - room, edges[1] + room], row=1)
+    return {**told, "range": [edges[0] - room, edges[1] + room]}
 
 
 def _add_line(figure: go.Figure, series: Mapping[int, float], name: str, color: str, row: int = 1, **told: Any) -> None:

@@ -44,7 +44,7 @@ class RunView:
         """
         from trimtab.report.figure import draw_run  # Plotly takes long to import
 
-        return draw_run(self.log)
+        return draw_run(self.log, self.caption)
 
     def to_frame(self, library: Library | None = None, *, groups: bool = False) -> Any:
         """One row for each step and review: `step`, `clock`, every metric, `verdict`, and `found`, the detectors.
@@ -68,7 +68,7 @@ class RunView:
         bundle: dict[str, Any] = {
             "text/plain": self.caption,
             "text/html": f"<div><p>{escape(self.caption)}</p>{sketch_run(outline_run(self.log))}</div>",
-            PLOTLY: json.loads(self.plot().update_layout(title_text=escape(self.caption)).to_json()),
+            PLOTLY: json.loads(self.plot().to_json()),
         }
         kept = bundle.keys() if include is None else set(include)
         return {kind: content for kind, content in bundle.items() if kind in kept and kind not in (exclude or ())}

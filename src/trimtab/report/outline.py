@@ -47,7 +47,7 @@ class Outline:
     """The loss by step, of the updates that count; NaN where it is not finite."""
 
     undone: dict[int, float]
-    """The same of the updates that a rollback undid, with NaN after each branch of them."""
+    """The same up to each rollback, of what it undid and of the step it answered; NaN after each branch."""
 
     reviews: dict[int, float]
     """The validation loss by step."""
@@ -67,6 +67,11 @@ class Outline:
     highest: float
     """The highest loss of all."""
 
+    @property
+    def title(self) -> str:
+        """What the axis shows, and what it does not."""
+        return f"loss, up to {self.highest:.3g}" if self.highest > self.limit else "loss"
+
     def hold(self, loss: float) -> float:
         """Where a loss is drawn."""
         return min(loss, self.limit)
@@ -76,7 +81,7 @@ def outline_run(log: RunLog) -> Outline:
     """The outline of a run of any length."""
     losses = find_series(log, "loss")
     spans = [
-        range(action.restored_step + 1, decision.step)
+        range(action.restored_step + 1, decision.step + 1)
         for decision, action in log.records.values()
         if action.restored_step is not None
     ]

@@ -38,6 +38,7 @@ def sketch_run(outline: Outline) -> str:
             for mark in outline.marks
         ),
         _write(LEFT - 6, TOP + 4, f"{outline.limit:.3g}", "end"),
+        _write(WIDTH - RIGHT, 12, outline.title, "end"),
         _write(LEFT - 6, HEIGHT - BOTTOM, f"{outline.lowest:.3g}", "end"),
         _write(LEFT, HEIGHT - 14, f"step {min(steps):,}", "start"),
         _write(WIDTH - RIGHT, HEIGHT - 14, f"{max(steps):,}", "end"),
