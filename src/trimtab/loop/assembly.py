@@ -15,7 +15,6 @@ from trimtab.control.course import Rules
 from trimtab.control.memory import MicroBatchSize
 from trimtab.control.partitions import list_loaders
 from trimtab.control.workers import Workers
-from trimtab.journal import RunLog
 from trimtab.loop.adapting import Adapting
 from trimtab.loop.data import TrainingData, describe_data, gives_rows
 from trimtab.loop.ending import Ending
@@ -78,8 +77,8 @@ class Parts:
     described: str
     """The training data in a sentence."""
 
-    log: RunLog | None
-    """What is recorded of a run without a folder."""
+    memory: Memory | None
+    """Records a run that has no folder."""
 
 
 def assemble(
@@ -161,5 +160,5 @@ def assemble(
         stages=Stages(model, compute_loss, supervisor),
         ending=Ending(model, reviews, supervisor, make_objective(test_loader), test_loader, workers),
         described=describe_data(train_loader, len(loaders)),
-        log=None if memory is None else memory.log,
+        memory=memory,
     )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from html import escape
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from trimtab.journal import RunLog, Tracker, format_event, read_run
 from trimtab.report.frames import Library, list_columns, make_frame
 from trimtab.report.outline import outline_run
 from trimtab.report.sketch import sketch_run
-from trimtab.types import Measurement, Record
+from trimtab.types import Clock, Measurement, Record
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -86,35 +85,38 @@ def view_run(folder: str | Path) -> RunView:
 
 
 class Memory(Tracker):
-    """Keeps a run that has no folder, in bounded memory.
-
-    Attributes:
-        log: the run as its folder would be read, without per-group metrics.
-    """
+    """Keeps a run that has no folder, in bounded memory: of a long one the highest loss of each few steps."""
 
     def __init__(self) -> None:
-        self._measurements: list[Measurement] = []
+        self._stride = 1
+        self._rows: dict[tuple[Clock, int], Measurement] = {}
         self._events: list[dict[str, Any]] = []
-        self.log = RunLog(Path("run"), {"groups": []}, self._measurements, self._events)
+
+    @property
+    def log(self) -> RunLog:
+        """The run as its folder would be read, without per-group metrics."""
+        ordered = sorted(self._rows.values(), key=lambda each: each.step)
+        return RunLog(Path("run"), {"groups": []}, ordered, self._events)
 
     def write(self, record: Record) -> None:
         """Keep one step or review."""
         measured, told = record.measurement, format_event(record)
         scalars = {name: value for name, value in measured.values.items() if isinstance(value, float)}
-        self._measurements.append(replace(measured, values=scalars))
+        self._keep(replace(measured, values=scalars))
         if told and len(self._events) < MOST_KEPT:
             self._events.append(json.loads(told))
-        if len(self._measurements) > MOST_KEPT:
-            self._measurements[:] = halve(self._measurements)
+        while len(self._rows) > MOST_KEPT:
+            self._stride *= 2
+            rows, self._rows = self._rows, {}
+            for each in rows.values():
+                self._keep(each)
 
-
-def halve(measurements: Sequence[Measurement]) -> list[Measurement]:
-    """Of each two steps or reviews that follow one another the one with the higher loss, a NaN being the highest."""
-    kept: list[Measurement] = []
-    for _, found in groupby(measurements, key=lambda each: each.clock):
-        neighbours = list(found)
-        kept += [max(neighbours[first : first + 2], key=_height) for first in range(0, len(neighbours), 2)]
-    return kept
+    def _keep(self, measured: Measurement) -> None:
+        """Keep a row, if none of its few steps has a higher loss; one that is not finite is the highest."""
+        place = (measured.clock, measured.step // self._stride)
+        kept = self._rows.get(place)
+        if kept is None or _height(kept) < _height(measured):
+            self._rows[place] = measured
 
 
 def _height(measurement: Measurement) -> float:
