@@ -14,7 +14,7 @@ import torch
 
 import trimtab.journal.relay
 from tests.forks import require_done, run_module
-from tests.integrations.runs import HEALTHY, make_parts
+from tests.integrations.runs import HEALTHY, Setting, make_parts, run
 from tests.integrations.runs_trackers import NUM_STEPS, POLICY, ROLLED_BACK, SECONDS, SKIPPED, Collector, train
 from tests.loop.runs import make_loader, make_parts as make_fit
 from trimtab import Decision, Halted, InputError, Measurement, Record, Supervisor
@@ -88,6 +88,18 @@ def test_fit_and_halted_runs_are_told_too(tmp_path: Path) -> None:
     assert halted.records[-1].action.verdict == "halt"
     assert [each["event"] for each in halted.events][-1] == "end"
     assert halted.calls[-1] == "close"
+
+
+@pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated")
+@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+@pytest.mark.parametrize("loop", ["lightning", "transformers"])
+def test_callbacks_hand_their_trackers_on(loop: str, tmp_path: Path) -> None:
+    """In Lightning and in the Hugging Face Trainer a tracker is told of every step, and of the end."""
+    collector = Collector()
+    run(loop, Setting(options={"trackers": [collector]}), tmp_path)
+    assert [each.measurement.step for each in collector.records] == list(range(1, 121))
+    assert collector.events[-1]["status"] == "finished"
+    assert collector.calls[-1] == "close"
 
 
 @pytest.mark.parametrize("where", ["open", "write", "write_event", "flush", "close"])
