@@ -6,6 +6,7 @@ import importlib
 import math
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ from trimtab.integrations.tensorboard import TensorBoardTracker
 from trimtab.integrations.wandb import WandbTracker
 from trimtab.readers import Log, read_log
 from trimtab.readers.wandb_file import _read_records, _read_rows
-from trimtab.readers.wire import read_fields
+from trimtab.readers.wire import DamageError, read_fields
+
+ALERT, EXIT = 10, 18
+"""The fields of an alert and of the end of a run in the file of Weights & Biases."""
 
 MODULES = {"tensorboard": "TensorBoardTracker", "wandb": "WandbTracker", "mlflow": "MLflowTracker"}
 
@@ -86,6 +90,8 @@ def test_what_a_tool_was_told_is_read_back(
     train([tracker] if is_live else [], run=tmp_path / "run")
     if not is_live:
         export_run(tmp_path / "run", tracker)
+    if folder.name == "wandb":
+        wait_for_wandb(folder)
     ours, theirs = read_log(tmp_path / "run"), read_log(folder)
     for metric in ("loss", "grad_norm", "learning_rate", "step_seconds"):
         require_same(column(theirs, metric), column(ours, metric))
@@ -99,6 +105,8 @@ def test_fewer_steps_are_written_where_asked_for(make: Callable[..., tuple[Track
     """With `every` each so many steps are written, and those with findings."""
     tracker, folder = make(tmp_path, every=10)
     train([tracker])
+    if folder.name == "wandb":
+        wait_for_wandb(folder)
     assert sorted(column(read_log(folder), "loss")) == sorted({*range(10, NUM_STEPS + 1, 10), ROLLED_BACK})
 
 
@@ -133,11 +141,26 @@ def test_a_further_run_in_a_folder_of_tensorboard_is_a_further_attempt(tmp_path:
     assert len(read_events(folder / "attempt-2").Scalars("train/loss")) == 5
 
 
+def wait_for_wandb(folder: Path, name: str = "") -> Path:
+    """The file of the run in a folder of Weights & Biases, once its own process has written the end of it."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        for file in folder.glob(f"offline-run-*{name}/*.wandb"):
+            try:
+                records = list(_read_records(file.read_bytes()))
+            except DamageError:
+                continue
+            if any(number == EXIT for record in records for number, _, _ in read_fields(record)):
+                return file
+        time.sleep(0.02)
+    raise TimeoutError(f"{folder} has no run that was ended")
+
+
 def read_alerts(folder: Path) -> list[list[str]]:
     """Title, text and level of each alert in the file of Weights & Biases."""
-    content = next(folder.glob("offline-run-*/*.wandb")).read_bytes()
+    content = wait_for_wandb(folder).read_bytes()
     fields = [each for record in _read_records(content) for each in read_fields(record)]
-    alerts = [held for number, _, held in fields if number == 10 and isinstance(held, bytes)]
+    alerts = [held for number, _, held in fields if number == ALERT and isinstance(held, bytes)]
     return [
         [str(text, "utf-8") for n, _, text in read_fields(each) if n < 4 and isinstance(text, bytes)] for each in alerts
     ]
@@ -145,7 +168,7 @@ def read_alerts(folder: Path) -> list[list[str]]:
 
 def read_rows(folder: Path) -> list[dict[str, float]]:
     """The history in the file of Weights & Biases."""
-    return [dict(cells) for _, cells in _read_rows(next(folder.glob("offline-run-*/*.wandb")).read_bytes(), [])]
+    return [dict(cells) for _, cells in _read_rows(wait_for_wandb(folder).read_bytes(), [])]
 
 
 def test_wandb_has_alerts_and_attempts(tmp_path: Path) -> None:
@@ -184,6 +207,7 @@ def test_wandb_leaves_an_active_run_alone_where_it_has_options(tmp_path: Path) -
         train([WandbTracker(id="own", dir=tmp_path)], HEALTHY, num_steps=5)
         assert wandb.run is run
         run.log({"x": 1.0}, step=1)
+    wait_for_wandb(tmp_path / "wandb", "own")
     assert column(read_log(next(tmp_path.glob("wandb/*-own"))), "loss").keys() == {1, 2, 3, 4, 5}
     with pytest.raises(InputError, match="holds 2 runs; name the folder of one of "):
         read_log(tmp_path / "wandb")
