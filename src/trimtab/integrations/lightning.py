@@ -19,8 +19,8 @@ from trimtab.integrations.wrapping import Wrapping
 from trimtab.state.live import Partner
 from trimtab.supervisor import Supervisor
 
-FOR_ONE = ("compute_loss", "probe", "self_updating")
-"""The options that look at the whole model, and that a training with several optimizers cannot have."""
+FOR_ONE = ("compute_loss", "probe", "self_updating", "trackers")
+"""The options that are of the whole training, and that one with several optimizers cannot have."""
 
 logger = logging.getLogger("trimtab")
 
@@ -37,7 +37,8 @@ class SupervisorCallback(Callback):
     Args:
         *partners: whatever else a rollback restores; the trainer's schedulers and loss scaler need not be given.
         **options: the options of `Supervisor`. `scaler` is the trainer's own. With several optimizers each has a folder
-            in the `run` folder, and `compute_loss`, `probe` and `self_updating` are refused.
+            in the `run` folder, and `compute_loss`, `probe`, `self_updating` and `trackers` are
+            refused.
 
     Attributes:
         supervisors: those of the newest training, in the order of its optimizers.

@@ -35,6 +35,7 @@ from trimtab.journal.format import (
 )
 from trimtab.journal.manifest import describe_run, redact
 from trimtab.journal.reader import RunLog, read_lines, read_manifest, read_run, read_table
+from trimtab.journal.relay import Tracker
 from trimtab.journal.writer import FLUSH_SECONDS, Journal, write_aside
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "LineFollower",
     "News",
     "RunLog",
+    "Tracker",
     "describe_run",
     "format_event",
     "format_measurement",

@@ -12,12 +12,17 @@ from typing import Any
 
 from trimtab.journal.format import FORMAT_VERSION
 
-SECRET = re.compile(r"(^|[^a-z])(token|secret|password|passwd|(api)?key|auth|credentials?)$", re.IGNORECASE)
+SECRET = re.compile(
+    r"(^|[^a-z])(token|secret|password|passwd|(api)?key|auth|credentials?|webhook([_-]?url)?)$", re.IGNORECASE
+)
 """What the name of a command-line option with a secret looks like."""
 
 
 LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 """Where an address holds a user's name and password."""
+
+WEBHOOK = re.compile(r"https?://\S*(?:hooks\.|webhook)\S*", re.IGNORECASE)
+"""The address of a webhook, which who knows it can write to."""
 
 
 def describe_run(
@@ -60,5 +65,5 @@ def redact(arguments: Sequence[str]) -> list[str]:
         elif before.startswith("-") and "=" not in before and SECRET.search(before):
             shown.append("***")
         else:
-            shown.append(LOGIN.sub("***", argument))
+            shown.append(WEBHOOK.sub("***", LOGIN.sub("***", argument)))
     return shown

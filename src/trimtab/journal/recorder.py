@@ -1,13 +1,14 @@
-"""What a supervisor tells: records and events to the journal, lines to the log, its own failures once."""
+"""What a supervisor tells: records and events to the journal and to trackers, lines to the log, its failures once."""
 
 from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from trimtab.journal.relay import Relay, Tracker, close_all
 from trimtab.journal.writer import Journal
 from trimtab.types import Action, Decision, Record
 
@@ -25,7 +26,7 @@ def tell_story(decision: Decision, action: Action) -> str:
 
 
 class Recorder:
-    """Tells what happens, to a journal if one is opened and to the log.
+    """Tells what happens, to a journal and to trackers if they are opened, and to the log.
 
     Args:
         count_steps: gives the step the run is at.
@@ -43,6 +44,7 @@ class Recorder:
         self.is_strict = strict
         self._num_failures = 0
         self.journal: Journal | None = None
+        self._relays: tuple[Relay, ...] = ()
 
     def open(self, folder: str | Path, manifest: Mapping[str, Any], *, resume: bool) -> None:
         """Begin or go on with a run folder.
@@ -53,10 +55,17 @@ class Recorder:
         """
         self.journal = Journal(folder, manifest, resume=resume)
 
+    def begin_tracking(self, trackers: Iterable[Tracker], manifest: Mapping[str, Any]) -> None:
+        """Tell trackers too from here on; one that fails is warned of, once."""
+        self._relays = tuple(Relay(each, manifest) for each in trackers)
+        self._warn_of_trackers()
+
     def tell(self, record: Record) -> None:
         """Tell of one step or review: all of it to the journal, findings and now and then the metrics to the log."""
         if self.journal is not None:
             self.journal.write(record)
+        for relay in self._relays:
+            relay.write(record)
         decision, values = record.decision, record.measurement.values
         step = self._count_steps()
         if decision.findings and self._speaks():
@@ -66,11 +75,15 @@ class Recorder:
         if decision.clock == "step" and step % self._log_every == 0 and self._speaks():
             shown = ", ".join(f"{name} {values[name]:.4g}" for name in SHOWN if name in values)
             logger.info("step %d: %s", step, shown)
+        if self._relays:
+            self._warn_of_trackers()
 
     def tell_event(self, event: str, **fields: Any) -> None:
-        """Tell the journal of what is no record of a step."""
+        """Tell the journal and the trackers of what is no record of a step."""
         if self.journal is not None:
             self.journal.write_event(event, step=self._count_steps(), **fields)
+        for relay in self._relays:
+            relay.write_event(event, step=self._count_steps(), **fields)
 
     def tell_resumed(self, folder: Path) -> None:
         """Tell the log what the run goes on from."""
@@ -119,10 +132,15 @@ class Recorder:
             status: how the run ended.
             conclude: called with the run folder once all of it is written.
         """
+        if self.journal is None and not self._relays:
+            return
+        self.tell_event("end", status=status, num_failures=self._num_failures)
+        close_all(self._relays)
+        self._warn_of_trackers()
+        self._relays = ()
         journal = self.journal
         if journal is None:
             return
-        self.tell_event("end", status=status, num_failures=self._num_failures)
         try:
             if conclude is not None:
                 journal.flush()
@@ -132,3 +150,7 @@ class Recorder:
         finally:
             journal.close()
             self.journal = None
+
+    def _warn_of_trackers(self) -> None:
+        for failure in filter(None, [relay.take_failure() for relay in self._relays]):
+            self.warn("tracker", failure)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+    from trimtab.journal import Tracker
     from trimtab.policy import Policy
 
 __all__ = ["FitResult", "Review", "fit"]
@@ -49,6 +50,7 @@ def fit(
     adaptive: bool = False,
     rows: RowTracker | None = None,
     checkpoint_every: int = 200,
+    trackers: Sequence[Tracker] = (),
     progress: bool | None = None,
 ) -> FitResult:
     """Train a model under supervision, from the first batch or from where the run was left.
@@ -86,6 +88,7 @@ def fit(
         rows: follows each row of the data; `train_loader` is one over `IndexedRows`, and `compute_loss` gets the batch
             without the row numbers and returns a loss for each row, whose mean is the loss.
         checkpoint_every: steps between two checkpoints.
+        trackers: who is told of the run beside its folder, as for the supervisor.
         progress: whether to show a progress bar; None for where standard error is a terminal.
 
     Returns:
@@ -115,6 +118,7 @@ def fit(
         adaptive=adaptive,
         rows=rows,
         checkpoint_every=checkpoint_every,
+        trackers=trackers,
         progress=progress,
     )
     validate_numbers(options, has_scores=val_loader is not None)

@@ -25,6 +25,7 @@ from trimtab.loop.stages import Stages
 from trimtab.loop.step import Stepper
 from trimtab.loop.validation import make_loader, take_probe
 from trimtab.probes.rerun import ComputeLoss
+from trimtab.report.notebook import Memory
 from trimtab.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -76,6 +77,9 @@ class Parts:
     described: str
     """The training data in a sentence."""
 
+    memory: Memory | None
+    """Records a run that has no folder."""
+
 
 def assemble(
     model: nn.Module,
@@ -115,6 +119,7 @@ def assemble(
         return Objective(compute_loss, device, size, by_row=by_row, unwraps=by_row and gives_rows(loader))
 
     objective = make_objective()
+    memory = Memory() if options.run is None else None
     supervisor = Supervisor(
         model,
         optimizer,
@@ -127,6 +132,7 @@ def assemble(
         probe=None if val_loader is None else take_probe(val_loader, tracks_rows=by_row),
         resume=options.goes_on,
         checkpoint_every=options.checkpoint_every,
+        trackers=options.trackers if memory is None else [*options.trackers, memory],
     )
     folder = options.run if options.run is not None and options.run.is_dir() else None
     workers = Workers(folder)
@@ -154,4 +160,5 @@ def assemble(
         stages=Stages(model, compute_loss, supervisor),
         ending=Ending(model, reviews, supervisor, make_objective(test_loader), test_loader, workers),
         described=describe_data(train_loader, len(loaders)),
+        memory=memory,
     )

@@ -21,6 +21,7 @@ from trimtab.ranks import is_distributed
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
 
+    from trimtab.journal import Tracker
     from trimtab.policy import Policy
 
 
@@ -45,6 +46,7 @@ class Options:
     adaptive: bool
     rows: RowTracker | None
     checkpoint_every: int
+    trackers: Sequence[Tracker]
     progress: bool | None
 
     @property

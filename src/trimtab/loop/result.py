@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from trimtab.control.course import Adaptation
 from trimtab.control.outcomes import Outcome
 from trimtab.control.review import Review
 from trimtab.control.timeline import Timeline
+from trimtab.journal import RunLog, read_run
+from trimtab.report.frames import Library
+from trimtab.report.notebook import RunView
 from trimtab.types import Decision
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 Status = Literal["finished", "stopped-early", "paused", "aborted", "halted"]
 
@@ -63,7 +69,31 @@ class FitResult:
     timeline: Timeline = field(default_factory=lambda: Timeline((), ()))
     """What was planned for each epoch, and what happened."""
 
+    log: RunLog | None = field(default=None, repr=False, compare=False)
+    """What was recorded, where there is no run folder: the curves, of a long run not every step of them."""
+
     @property
     def is_complete(self) -> bool:
         """True if the run ended as it was meant to: finished, or stopped early."""
         return self.status in ("finished", "stopped-early")
+
+    @property
+    def view(self) -> RunView:
+        """The run as it was recorded, in its folder where there is one."""
+        log = read_run(self.run) if self.run is not None else self.log
+        caption = f"{self.status} at step {self.num_steps:,}: {self.reason}"
+        return RunView(RunLog(Path("run"), {}, (), ()) if log is None else log, caption)
+
+    def plot(self) -> go.Figure:
+        """The losses with every decision, and gradient norm, rate and loss scale below, as a Plotly figure."""
+        return self.view.plot()
+
+    def to_frame(self, library: Library | None = None, *, groups: bool = False) -> Any:
+        """One row for each step and review that was recorded: see `trimtab.report.notebook.RunView.to_frame`."""
+        return self.view.to_frame(library, groups=groups)
+
+    def _repr_mimebundle_(
+        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
+    ) -> dict[str, Any]:
+        """What a notebook displays: a figure, and how the run ended."""
+        return self.view._repr_mimebundle_(include, exclude)

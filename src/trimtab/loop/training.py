@@ -40,7 +40,7 @@ class Training:
         self._objective, self._supervisor, self._stepper = parts.objective, parts.supervisor, parts.stepper
         self._data, self._described, self._workers = parts.data, parts.described, parts.workers
         self._reviews, self._adapting, self._stages = parts.reviews, parts.adapting, parts.stages
-        self._folder, self._ending = parts.folder, parts.ending
+        self._folder, self._ending, self._memory = parts.folder, parts.ending, parts.memory
         self._inbox = Inbox(parts.folder)
         self._ended = Ended()
         self._num_steps = self._num_steps_before = 0
@@ -296,6 +296,7 @@ class Training:
             adaptations=tuple(self._adapting.made),
             outcomes=tuple(self._adapting.outcomes),
             timeline=self._stages.read(self._adapting.made),
+            log=None if self._memory is None else self._memory.log,
         )
 
     def _end(self, status: str) -> None:

@@ -59,7 +59,7 @@ UNUSED = re.compile(
 )
 """Columns that tell of the clock and the machine, and not of the training."""
 
-BEFORE = re.compile(r"(?:train|training|trainer|metrics?|optim|optimizer|stats|scalars?|perf|summary|epoch)_")
+BEFORE = re.compile(r"(?:train|training|trainer|trimtab|metrics?|optim|optimizer|stats|scalars?|perf|summary|epoch)_")
 """What stands before a name and does not change what is measured."""
 
 HELD_OUT = re.compile(r"(?P<set>val|valid|validation|eval|evaluation|dev|test|testing)_(?P<rest>.+)")

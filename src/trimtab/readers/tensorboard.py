@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +22,9 @@ STEP_TAG = "global_step"
 SPLITS = ("train", "training", "val", "valid", "validation", "eval", "evaluation", "dev", "test")
 """Subfolders that hold parts of one run, as Keras writes them."""
 
+ATTEMPT = re.compile(r"attempt-(\d+)")
+"""A subfolder in which a run goes on after a rollback, as `trimtab.integrations.tensorboard` writes it."""
+
 
 def is_event_log(path: Path) -> bool:
     """True for an event file, and for a folder with event files in it or below."""
@@ -35,7 +39,8 @@ def read_tensorboard(path: Path, names: Mapping[str, str]) -> Log:
     """TensorBoard event files: scalars as PyTorch and TensorFlow write them, in the order they were written.
 
     Several files in a folder are one run, begun again. The tags of subfolders have the subfolder's name before them,
-    such as Keras's `train` and `validation`; folders that hold runs of their own are refused.
+    such as Keras's `train` and `validation`, but for the attempts of one run; folders that hold runs of their own are
+    refused.
     """
     files = _find_files(path) if path.is_dir() else [path]
     if not files:
@@ -50,7 +55,13 @@ def read_tensorboard(path: Path, names: Mapping[str, str]) -> Log:
 def _find_files(folder: Path) -> list[Path]:
     """The event files below a folder by their names, which begin with the time of their making."""
     found = [each for pattern in PATTERNS for each in folder.glob(pattern) if each.is_file()]
-    return sorted(found, key=lambda each: (each.name, str(each)))
+    return sorted(found, key=lambda each: (_number_attempt(each.parent), each.name, str(each)))
+
+
+def _number_attempt(folder: Path) -> int:
+    """The attempt that a folder holds; 1 for one that is none of its own."""
+    found = ATTEMPT.fullmatch(folder.name)
+    return int(found[1]) if found else 1
 
 
 def _find_root(path: Path, folders: Sequence[Path]) -> Path:
@@ -76,7 +87,8 @@ def _read_files(files: Sequence[Path], root: Path, notes: list[str]) -> Iterator
     for file in files:
         if file.stat().st_size > MAX_BYTES:
             raise InputError(f"log: {str(file)!r} has more than {MAX_BYTES >> 30} GiB; read a smaller one")
-        before = "" if file.parent == root else f"{file.parent.relative_to(root).as_posix()}/"
+        is_run = file.parent == root or (file.parent.parent == root and ATTEMPT.fullmatch(file.parent.name))
+        before = "" if is_run else f"{file.parent.relative_to(root).as_posix()}/"
         try:
             for frame in read_frames(file.read_bytes()):
                 for scalar in read_scalars(frame):

@@ -21,7 +21,7 @@ from trimtab.diagnosis import Diagnosis
 from trimtab.diagnosis.live import diagnose_halted
 from trimtab.errors import Halted, InputError, RanksError
 from trimtab.history import REBASE_AFTER, History
-from trimtab.journal import describe_run, parse_adjustment, to_fields
+from trimtab.journal import Tracker, describe_run, parse_adjustment, to_fields
 from trimtab.journal.recorder import Recorder
 from trimtab.policy import Judge, Policy
 from trimtab.policy.table import LEDGER_CAPACITY
@@ -50,7 +50,7 @@ from trimtab.supervisor.examination import Examination, find_sickness
 from trimtab.supervisor.pace import UNSTEPPED, Pace
 from trimtab.supervisor.summary import summarize_steps
 from trimtab.supervisor.suspects import Suspects
-from trimtab.supervisor.validation import validate, validate_choices
+from trimtab.supervisor.validation import validate, validate_choices, validate_trackers
 from trimtab.types import Action, Decision, Measurement, Record, Value
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ class Supervisor:
         log_every: steps between two log lines.
         spectra_every: reviews from one measurement of the weights' spectra to the next (`trimtab.measure_spectra`); 0
             for none.
+        trackers: who is told of every step, review and event beside the run folder, from threads of their own, such as
+            `trimtab.integrations.tensorboard.TensorBoardTracker`; in a distributed run by the first rank.
         strict: raise when Trimtab itself fails, in place of recording it and going on. By default as the environment
             variable `TRIMTAB` says: `strict`, or `off` for a supervisor that only does its routine clipping.
 
@@ -145,6 +147,7 @@ class Supervisor:
         snapshot_place: Place = "host",
         log_every: int = 50,
         spectra_every: int = 0,
+        trackers: Sequence[Tracker] = (),
         strict: bool | None = None,
     ) -> None:
         mode = os.environ.get("TRIMTAB", "")
@@ -156,6 +159,7 @@ class Supervisor:
         self.policy = Policy.default() if policy is None else policy
         validate(self.policy, clip_norm, partners, scaler, compute_loss)
         validate_choices(snapshot_form, snapshot_place, checkpoint_every, log_every, spectra_every)
+        validate_trackers(trackers)
         if isinstance(model, nn.Module):
             refuse_unsupported(model, optimizer, has_probe=probe is not None, updates_itself=bool(self_updating))
         self.step = 0
@@ -232,7 +236,7 @@ class Supervisor:
             )
         if self._is_off:
             return
-        if self._archive is not None and self._archive.writes:
+        if ranks.is_first_rank() and (self._archive is not None or trackers):
             given = {"compute_loss": compute_loss, "probe": probe}
             handed = [name for name, value in given.items() if value is not None]
             settings = {"clip_norm": clip_norm, "policy": self.policy.to_dict(), "handed": handed}
@@ -240,8 +244,10 @@ class Supervisor:
             manifest = describe_run(
                 self._subject.groups, usual, self._subject.dtypes, settings, sampled_metrics=sampled
             )
-            with self._archive.holding():
-                self._recorder.open(self._archive.folder, manifest, resume=resume)
+            if self._archive is not None:
+                with self._archive.holding():
+                    self._recorder.open(self._archive.folder, manifest, resume=resume)
+            self._recorder.begin_tracking(trackers, manifest)
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),

@@ -7,6 +7,7 @@ from typing import get_args
 import torch
 
 from trimtab.errors import InputError
+from trimtab.journal import Tracker
 from trimtab.policy import Policy
 from trimtab.state.live import Form, Partner, Place
 
@@ -30,6 +31,24 @@ def validate_choices(
             raise InputError(f"supervisor: {name} is {number!r}; it has to be above 0")
     if not isinstance(spectra_every, int) or spectra_every < 0:
         raise InputError(f"supervisor: spectra_every is {spectra_every!r}; it has to be 0, for never, or above")
+
+
+def validate_trackers(trackers: object) -> None:
+    """See that trackers are a list or tuple of such, each of them once.
+
+    Raises:
+        InputError: if they are not.
+    """
+    if not isinstance(trackers, (list, tuple)):
+        raise InputError(f"supervisor: trackers is {trackers!r}; it has to be a list of them")
+    for each in trackers:
+        if not isinstance(each, Tracker):
+            raise InputError(
+                f"supervisor: a tracker is a {type(each).__name__!r}; it has to be one of trimtab.integrations, or a "
+                "child of trimtab.integrations.Tracker"
+            )
+    if len({id(each) for each in trackers}) < len(trackers):
+        raise InputError("supervisor: the same tracker is there twice; it would be told everything twice")
 
 
 def validate(
