@@ -103,7 +103,7 @@ class Reviews:
         self._keep_if_best()
         decision = supervisor.review(**metrics, **spectra)
         found = tuple(dict.fromkeys(each.detector for each in decision.findings))
-        self.made[-1] = replace(self.made[-1], findings=found)
+        self.made[-1] = replace(self.made[-1], metrics=told | _list_quality(supervisor, step), findings=found)
         return self.made[-1]
 
     def restore_best(self, by: Criterion) -> Review | None:
@@ -155,6 +155,13 @@ class Reviews:
                 self._kept[by].take_over(self._kept[improved[0]])
         except (OSError, TrimtabError) as error:
             logger.warning("the weights of the best review cannot be kept (%s); the training goes on", error)
+
+
+def _list_quality(supervisor: Supervisor, step: int) -> dict[str, float]:
+    """The points of the review that was just made; none where it was not judged."""
+    newest = supervisor.reviews.newest
+    values = newest.values if newest.step == step else {}
+    return {name: value for name, value in values.items() if name.startswith("quality_") and isinstance(value, float)}
 
 
 def count_work(model: nn.Module) -> float:

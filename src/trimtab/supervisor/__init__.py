@@ -19,6 +19,7 @@ from trimtab import actions, probes, ranks
 from trimtab.actions import Controls
 from trimtab.diagnosis import Diagnosis
 from trimtab.diagnosis.live import diagnose_halted
+from trimtab.diagnosis.quality import rate_quality
 from trimtab.errors import Halted, InputError, RanksError
 from trimtab.history import REBASE_AFTER, History
 from trimtab.journal import describe_run, parse_adjustment, to_fields
@@ -427,7 +428,7 @@ class Supervisor:
 
         A policy may let it roll back or halt; after such a rollback a scheduler is one step behind. Beside what is
         given it records `train_loss` and `train_grad_norm`, the medians of the newest third of the steps since the
-        review before.
+        review before, and `quality_score` with its parts.
 
         Args:
             **metrics: metric name to one number; in a distributed run the same on every rank, each of which calls it.
@@ -450,7 +451,8 @@ class Supervisor:
             with torch.no_grad():
                 told = summarize_steps(self.history, self.reviews.newest.step)
                 measured = told | self._measure_spectra() | values
-                decision = self._take(Measurement(self.step, measured, clock="review"))
+                quality = rate_quality(self.history, self.reviews, measured).to_metrics()
+                decision = self._take(Measurement(self.step, quality | measured, clock="review"))
         except Exception as error:
             self._unshared = error if ranks.is_distributed() else None
             self._recorder.survive(error)
