@@ -179,6 +179,12 @@ class Moment:
     evaluate: Callable[[nn.Module], Tensor | float] | None = None
     """What measures how good a state is, at the steps at which it is asked, on every rank; None at the others."""
 
+    compute_loss: Callable[[nn.Module, Any], Tensor | Mapping[str, Tensor]] | None = None
+    """Gives the loss of the batch once more, at the steps at which both modes are compared; None at the others."""
+
+    mode_failure: Exception | None = None
+    """What it raised then."""
+
     is_rate_declared: bool = False
     """True if the loop has said that it changes the learning rate on purpose."""
 

@@ -29,6 +29,7 @@ from trimtab.policy.table import LEDGER_CAPACITY
 from trimtab.probes import Watch
 from trimtab.probes.groups import Grouping
 from trimtab.probes.locate import locate_nonfinite
+from trimtab.probes.mode_gap import is_compiled
 from trimtab.probes.probe_loss import make_evaluate
 from trimtab.probes.reasons import Origin
 from trimtab.probes.rerun import ComputeLoss
@@ -93,7 +94,8 @@ class Supervisor:
         compute_loss: `compute_loss(model, batch)`, the loss of a batch. With it, and with `check(loss, batch=batch)`,
             a loss that is not finite is computed again, from the random numbers as they were at the end of the check
             before and under no autocast but its own, and the record says whether the fault is transient, persistent,
-            structural or one of precision, and where it begins. Not in a distributed run.
+            structural or one of precision, and where it begins. At every hundredth step the loss is also computed in
+            eval mode, without gradients, to see whether both modes agree. Not in a distributed run.
         probe: a second measurement of every state, for the detector `innovation`: a function that takes the model and
             returns one number, lower being better, or a batch that is not trained on, of which `compute_loss` gives
             the loss of the first 16 samples. It is evaluated in eval mode, BatchNorm by the statistics of these
@@ -209,6 +211,7 @@ class Supervisor:
         self._pace = Pace()
         self._is_rate_declared = self._is_data_declared = False
         self._updates_itself = bool(self_updating)
+        self._compares_modes = compute_loss is not None and not self_updating and not is_compiled(network)
         self._watches: dict[str, Watch] = {}
         self._suspects = Suspects()
         self._done: deque[tuple[Decision, Action]] = deque(maxlen=LEDGER_CAPACITY)
@@ -662,6 +665,8 @@ class Supervisor:
         self._take_signals(moment.signals)
         if moment.probe_failure is not None:
             self._tell_probe_failure(moment.probe_failure)
+        if moment.mode_failure is not None:
+            self._tell_mode_failure(moment.mode_failure)
         try:
             decision = self._take(measurement, moment)
         except Exception as error:
@@ -696,6 +701,15 @@ class Supervisor:
             f"the probe raised {type(error).__name__}: {error}; it is not asked again, and the run goes on without it",
         )
 
+    def _tell_mode_failure(self, error: Exception) -> None:
+        if self._recorder.is_strict:
+            raise error
+        self._compares_modes = False
+        self._recorder.warn(
+            "mode-failed",
+            f"compute_loss raised {type(error).__name__} in eval mode: {error}; the modes are not compared again",
+        )
+
     def _look_ahead(self) -> None:
         """Keep what the next check needs to know of before its step; the decision of this one stands whatever fails."""
         try:
@@ -712,6 +726,8 @@ class Supervisor:
         try:
             moment.seconds = self._stopwatch.read()
             moment.is_sampled = probes.is_sampled(self.step)
+            if moment.is_sampled and self._compares_modes and not ranks.is_distributed():
+                moment.compute_loss = self._compute_loss
             if self._controls.adjustments:
                 moment.frozen = self.frozen
             moment.is_ratio_due = self._schedule.is_ratio_due(self.step)
