@@ -40,6 +40,8 @@ def _tell(diagnosis: Diagnosis) -> Iterator[str]:
     yield from _fill(f"{diagnosis.verdict}: {rests_on}{shape}", "", "  ")
     for note in diagnosis.notes:
         yield from _fill(f"log: {note}", "  ", "    ")
+    if diagnosis.rest:
+        yield from _fill(diagnosis.rest, "  ", "    ")
     if not diagnosis.causes:
         yield ""
         yield from _fill(f"nothing was found in what was measured: {name_measured(diagnosis)}", "", "  ")
