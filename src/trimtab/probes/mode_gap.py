@@ -57,6 +57,8 @@ def _measure(moment: Moment, compute_loss: ComputeLoss) -> list[float]:
         return [nan] * len(METRICS)
     try:
         return _compare(model, compute_loss, samples)
+    except torch.OutOfMemoryError:  # the step had room for its gradients, and what is left over may be more next time
+        return [nan] * len(METRICS)
     except Exception as error:
         moment.mode_failure = error
         return [nan] * len(METRICS)
