@@ -580,6 +580,17 @@ class Supervisor:
         """Say that other data come from the next check on: for 50 steps only a coarse limit holds for the loss."""
         self._is_data_declared = True
 
+    def declare_waiting(self, seconds: float) -> None:
+        """Say how long the loop has waited for the data of the next check; what is said before it adds up.
+
+            began = perf_counter()
+            batch = next(batches)
+            supervisor.declare_waiting(perf_counter() - began)
+
+        It is recorded as `data_seconds`, by which a run that waits for its data is known. On every rank or on none.
+        """
+        self._stopwatch.wait(seconds)
+
     def trust_state(self) -> None:
         """Say that weights were set on purpose since the last step, such as to those of an earlier epoch.
 
