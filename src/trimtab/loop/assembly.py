@@ -127,6 +127,7 @@ def assemble(
         probe=None if val_loader is None else take_probe(val_loader, tracks_rows=by_row),
         resume=options.goes_on,
         checkpoint_every=options.checkpoint_every,
+        spectra_every=0,  # a validation measures them itself, for the choice of the best
     )
     folder = options.run if options.run is not None and options.run.is_dir() else None
     workers = Workers(folder)

@@ -34,7 +34,7 @@ from trimtab.probes.probe_loss import make_evaluate
 from trimtab.probes.reasons import Origin
 from trimtab.probes.rerun import ComputeLoss
 from trimtab.probes.schedule_pace import find_schedule
-from trimtab.probes.spectra import is_due
+from trimtab.probes.spectra import Cadence, count_work, is_due
 from trimtab.probes.step_seconds import Stopwatch
 from trimtab.probes.subject import Moment, Subject, as_number
 from trimtab.report.health import Health, assess_health
@@ -112,7 +112,7 @@ class Supervisor:
         snapshot_place: where it is kept: `host`, `device` or `disk`.
         log_every: steps between two log lines.
         spectra_every: reviews from one measurement of the weights' spectra to the next (`trimtab.measure_spectra`); 0
-            for none.
+            for none; "auto" for as often as they take no more than a hundredth of the time of the steps.
         strict: raise when Trimtab itself fails, in place of recording it and going on. By default as the environment
             variable `TRIMTAB` says: `strict`, or `off` for a supervisor that only does its routine clipping.
 
@@ -146,7 +146,7 @@ class Supervisor:
         snapshot_form: Form = "full",
         snapshot_place: Place = "host",
         log_every: int = 50,
-        spectra_every: int = 0,
+        spectra_every: Cadence = "auto",
         strict: bool | None = None,
     ) -> None:
         mode = os.environ.get("TRIMTAB", "")
@@ -170,7 +170,7 @@ class Supervisor:
             strict=mode == "strict" if strict is None else strict,
         )
         self._compute_loss = compute_loss
-        self._spectra_every = spectra_every
+        self._spectra_every: Cadence = spectra_every
         self._settings = {
             "the policy": self.policy.to_dict(),
             "clip_norm": clip_norm,
@@ -774,7 +774,8 @@ class Supervisor:
 
     def _measure_spectra(self) -> dict[str, Value]:
         """The metrics of the weights' spectra at the reviews at which they are due; the matrices are an event."""
-        if not is_due(self.reviews, self._spectra_every):
+        work = count_work(self._subject.network) if self._spectra_every == "auto" else 0.0
+        if not is_due(self.reviews, self.history, self._spectra_every, work):
             return {}
         moment = Moment(self._subject, wants_spectra=True)
         try:
