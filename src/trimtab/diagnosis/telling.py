@@ -48,6 +48,10 @@ def _tell(diagnosis: Diagnosis) -> Iterator[str]:
     for number, cause in enumerate(diagnosis.causes, 1):
         yield ""
         yield from _tell_cause(number, cause)
+    if diagnosis.adaptations:
+        yield "\nchanged by the run itself:"
+        for line in diagnosis.adaptations:
+            yield from _list_item(line, "  ")
     if diagnosis.not_measured:
         yield "\nnot measured, and so not judged:"
         for line in diagnosis.not_measured:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trimtab.diagnosis.branches  # noqa: F401  fills the registry
+from trimtab.diagnosis.adaptations import tell_adaptations
 from trimtab.diagnosis.bouts import find_bouts
 from trimtab.diagnosis.curves import LEAST_ROWS
 from trimtab.diagnosis.evidence import Evidence
@@ -112,6 +113,7 @@ def diagnose_evidence(evidence: Evidence) -> Diagnosis:
         walk.unasked,
         _tell_shape(evidence, pattern),
         _tell_rest(evidence, walk),
+        tell_adaptations(evidence.events),
         len(losses),
         evidence.last_step,
         tuple(dict.fromkeys((*evidence.metrics, *evidence.reviews))),
