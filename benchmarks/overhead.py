@@ -46,6 +46,8 @@ def print_large(rows: Sequence[Overhead]) -> None:
     stall, resume = found["checkpoint"], found["resume"]
     print(f"checkpoint, 25M: stalls the loop {stall.figure:.2f} times as long as a copy in memory   {stall.bound}")
     print(f"resume, 25M: {resume.figure:.2f} s   {resume.bound:g}")
+    review = found["review"]
+    print(f"review without spectra, 25M: {1000 * review.figure:.2f} ms   {1000 * (review.bound or 0):g}")
 
 
 def main() -> None:

@@ -95,12 +95,16 @@ def make_run(loss: Curve, norm: Curve, rate: Schedule, weights: tuple[Curve, ...
             "loss_scale": 65536.0,
             "step_seconds": 0.1,
             "supervisor_seconds": 0.001,
+            "cpu_seconds": 0.09,
+            "data_seconds": 0.02,
             "group_grad_norm": tuple((norm_now * shares).tolist()),
             "group_nonfinite": (0.0,) * NUM_GROUPS,
             "weight_norm": tuple(map(float, weights_now)),
         }
         if step % 100 == 2:
             values |= {"missing_gradients": (0.0,) * NUM_GROUPS, "stale_gradients": 0.0, "dead_units": (nan, 0.0, 0.6)}
+            values |= {"eval_mode_loss": loss_now + 0.1 * abs(loss_now), "batch_norm_loss": loss_now}
+            values |= {"eval_dropouts": 0.0, "device_utilization": 0.95}
             values |= {"activation_std": (3.0, 1.0, 0.2), "saturated_units": (nan, 0.0, 0.6), "output_spread": 0.1}
         if step % 8 == 1:
             values |= {"update_ratio": (1e-3,) * NUM_GROUPS, "lost_updates": (0.5, 0.0, math.nan)}

@@ -1,4 +1,4 @@
-"""`slow-steps` and `stalled-step`: the times they report, and those on which they stay silent."""
+"""`slow-steps`, `stalled-step`, `data-bound` and `idle-device`: what they report, and where they stay silent."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from trimtab.detectors import detect
+from trimtab.detectors.pace import judge_pace
 from trimtab.detectors.stalled_step import is_hung
 from trimtab.history import History
 from trimtab.types import Measurement
@@ -84,3 +85,92 @@ def test_hung_run_is_told_from_outside() -> None:
     assert not is_hung(29, 0.1)
     assert not is_hung(31, 2.0)
     assert is_hung(101, 2.0)
+
+
+def make_history(step: float, num: int = 120, **others: float) -> History:
+    """Steps of these seconds with a tenth of noise, and the same of other metrics; the device is read now and then."""
+    history, noise = History(), np.random.default_rng(1).normal(1, 0.1, num)
+    for row in range(num):
+        values = {name: each * noise[row] for name, each in {"step_seconds": step, **others}.items()}
+        if row % 100 != 2:
+            values.pop("device_utilization", None)
+        history.append(Measurement(row + 1, values))
+        history.close(accepted=True)
+    return history
+
+
+@pytest.mark.parametrize(
+    ("history", "waited", "bound"),
+    [
+        pytest.param(make_history(0.2, data_seconds=0.15, cpu_seconds=0.04), 0.0, "data-bound", id="slow-loader"),
+        pytest.param(make_history(0.2, data_seconds=0.02, cpu_seconds=0.35), 0.0, "device-bound", id="two-cores"),
+        pytest.param(make_history(0.2, data_seconds=0.02, cpu_seconds=0.05), 0.0, "host-bound", id="waits-elsewhere"),
+        pytest.param(make_history(0.2, cpu_seconds=0.01, device_utilization=0.95), 0.0, "device-bound", id="busy-gpu"),
+        pytest.param(make_history(0.2, cpu_seconds=0.2, device_utilization=0.3), 0.0, "host-bound", id="idle-gpu"),
+        pytest.param(make_history(0.002, data_seconds=0.0015, cpu_seconds=0.002), 0.0, "device-bound", id="tiny-steps"),
+        pytest.param(make_history(0.2, data_seconds=0.15), 40.0, "hung", id="no-step-for-40-s"),
+        pytest.param(make_history(0.2), 20.0, "not known", id="nothing-but-the-time"),
+        pytest.param(make_history(0.2, num=5, data_seconds=0.15), 40.0, "not known", id="too-few-steps"),
+    ],
+)
+def test_what_sets_the_pace(history: History, waited: float, bound: str) -> None:
+    """The data, the device, the host, or nothing since the run hangs; in words too."""
+    pace = judge_pace(history, waited)
+    assert pace.bound == bound
+    assert pace.message
+
+
+def find(name: str, rows: Sequence[dict[str, float]]) -> list[int]:
+    """The steps at which something is found in rows of metrics."""
+    history, found = History(), list[int]()
+    for step, values in enumerate(rows, 1):
+        history.append(Measurement(step, values))
+        found += [each.step for each in detect(history, {name: {}})]
+        history.close(accepted=True)
+    return found
+
+
+def wait(waited: float, took: float, num: int) -> list[dict[str, float]]:
+    """Steps of which so much is waiting."""
+    return [{"step_seconds": took, "data_seconds": waited} for _ in range(num)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "steps"),
+    [
+        pytest.param(wait(0.08, 0.1, 350), [102], id="from-the-start-said-once"),
+        pytest.param([*wait(0.01, 0.1, 150), *wait(0.08, 0.17, 350)], [202], id="later"),
+        pytest.param(wait(0.03, 0.1, 350), [], id="a-third"),
+        pytest.param(wait(0.004, 0.005, 350), [], id="tiny-steps"),
+        pytest.param([*wait(0.01, 0.1, 9), *wait(5.0, 5.1, 1)] * 35, [], id="single-batches"),
+        pytest.param([{"step_seconds": 0.1}] * 350, [], id="not-said"),
+    ],
+)
+def test_waiting_for_data(rows: Sequence[dict[str, float]], steps: list[int]) -> None:
+    """A run of which much is waiting for data is found, once."""
+    assert find("data-bound", rows) == steps
+
+
+def use(*shares: float, took: float = 0.2, waited: float = 0.0) -> list[dict[str, float]]:
+    """A hundred steps for each reading of the device's utilization, read at the second of them."""
+    return [
+        {"step_seconds": took, "data_seconds": waited} | ({"device_utilization": share} if row == 1 else {})
+        for share in shares
+        for row in range(100)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "steps"),
+    [
+        pytest.param(use(0.4, 0.5, 0.3, 0.4), [202], id="said-once"),
+        pytest.param(use(0.95, 0.5, 0.3, 0.4), [302], id="later"),
+        pytest.param(use(0.95, 0.9, 0.85, 0.97), [], id="busy"),
+        pytest.param(use(0.5, 0.9, 0.4, 0.5, 0.97), [], id="now-and-then"),
+        pytest.param(use(0.4, 0.5, 0.3, 0.4, took=0.01), [], id="short-steps"),
+        pytest.param(use(0.4, 0.5, 0.3, 0.4, waited=0.15), [], id="for-want-of-data"),
+    ],
+)
+def test_idle_device(rows: Sequence[dict[str, float]], steps: list[int]) -> None:
+    """A device that is idle in long steps and not for want of data is found, once."""
+    assert find("idle-device", rows) == steps

@@ -16,6 +16,7 @@ WITHOUT_CAUSE = {
 """The detectors whose findings are no trouble of the run."""
 
 OWN_NUMBERS = {
+    "data-bound": "judged by its metric",
     "drift": "a rise is judged over the whole record",
     "gradient-underflow": "judged by its metric",
     "loss-scale-collapsed": "judged by its metric",

@@ -29,15 +29,15 @@ def run_out(parts: Parts) -> None:
 
 
 def in_forward(*calls: int) -> Fault:
-    """Memory runs out in these forward passes, counted from 1."""
+    """Memory runs out in these forward passes of the training, counted from 1."""
 
     def install(parts: Parts) -> None:
         num_calls = 0
 
-        def fail(*_: Any) -> None:
+        def fail(model: nn.Module, *_: Any) -> None:
             nonlocal num_calls
-            num_calls += 1
-            if num_calls in calls:
+            num_calls += model.training
+            if model.training and num_calls in calls:
                 torch.rand(5)
                 run_out(parts)
 

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from tests.laws.training import capture, list_differences, make_training
 from trimtab import InputError, Supervisor, measure_spectra
+from trimtab.history import History
 from trimtab.journal import read_run
 from trimtab.probes.spectra import begin_spectra, is_due
 from trimtab.replay import replay_run
+from trimtab.types import Measurement
 
 
 class Tied(nn.Module):
@@ -170,8 +172,54 @@ def test_reviews_measure_every_so_many() -> None:
     assert values("spectra_seconds")[0] > 0
 
 
-def test_by_default_nothing_is_measured() -> None:
-    """A review costs nothing that was not asked for."""
+def make_times(step_seconds: float, num_steps: int) -> History:
+    """So many steps of these seconds, of which the newest are at hand."""
+    history = History()
+    for step in range(max(num_steps - 100, 1), num_steps + 1):
+        history.append(Measurement(step, {"loss": 1.0} if step == 1 else {"step_seconds": step_seconds}))
+    return history
+
+
+def make_reviews(*rows: tuple[int, float | None]) -> History:
+    """Reviews at these steps, with the seconds that spectra took where they were measured."""
+    history = History()
+    for step, seconds in rows:
+        values = {"val_loss": 1.0}
+        values |= {} if seconds is None else {"alpha_score": 1.0, "spectra_seconds": seconds}
+        history.append(Measurement(step, values, "review"))
+    return history
+
+
+@pytest.mark.parametrize(
+    ("steps", "reviews", "work", "due"),
+    [
+        pytest.param(make_times(0.1, 1000), make_reviews(), 2e9, True, id="first-1-s-of-100-s"),
+        pytest.param(make_times(0.1, 990), make_reviews(), 2e9, False, id="first-1-s-of-99-s"),
+        pytest.param(make_times(0.1, 2000), make_reviews((1000, 0.5)), 9e9, True, id="as-measured-not-as-reckoned"),
+        pytest.param(make_times(0.1, 1400), make_reviews((1000, 0.5)), 1e3, False, id="too-soon-after"),
+        pytest.param(make_times(0.1, 1600), make_reviews((1000, 0.5), (1500, None)), 1e3, True, id="since-measured"),
+        pytest.param(make_times(60.0, 9999), make_reviews(), 4e10, False, id="too-long-at-once"),
+        pytest.param(make_times(0.1, 1), make_reviews(), 1.0, False, id="no-time-known"),
+        pytest.param(History(), make_reviews(), 0.0, False, id="no-step"),
+    ],
+)
+def test_cadence_by_cost(steps: History, reviews: History, work: float, due: bool) -> None:
+    """Spectra are measured when they take no more than a hundredth of the time of the steps since, and 10 s at once."""
+    assert is_due(reviews, steps, "auto", work) is due
+
+
+def test_cadence_by_cost_stays_within_its_budget() -> None:
+    """Over a long run the share of the time is about a hundredth, whatever a measurement takes."""
+    for took in (0.03, 0.4, 5.0):
+        measured: list[tuple[int, float | None]] = []
+        for step in range(100, 40_001, 100):
+            due = is_due(make_reviews(*measured), make_times(0.1, step), "auto", 2e9 * took)
+            measured = [*measured, (step, took)] if due else measured
+        assert 0.5 * 40 < took * len(measured) <= 40 or took < 0.1
+
+
+def test_by_default_a_short_run_is_not_measured() -> None:
+    """Before any step there is no time that spectra could take a share of."""
     supervisor = make_supervisor(make_wide())
     supervisor.review(val_loss=1.0)
     assert dict(supervisor.reviews.newest.values) == {"val_loss": 1.0}
@@ -222,7 +270,7 @@ def test_it_goes_on_after_a_resume() -> None:
     second.load_state_dict(first.state_dict())
     due = []
     for _ in range(3):
-        due.append(is_due(second.reviews, 3))
+        due.append(is_due(second.reviews, second.history, 3, 0.0))
         second.review(val_loss=1.0)
     assert due == [False, False, True]
 
@@ -312,5 +360,5 @@ def test_ranks_agree(tmp_path: Path) -> None:
 @pytest.mark.parametrize("every", [-1, 0.5, "often"])
 def test_cadence_is_a_count(every: object) -> None:
     """What is no count is refused when the supervisor is built."""
-    with pytest.raises(InputError, match=r"^supervisor: spectra_every is .*; it has to be 0, for never, or above$"):
+    with pytest.raises(InputError, match=r"^supervisor: spectra_every is .*; it has to be 'auto', or 0, for never"):
         make_supervisor(make_wide(), spectra_every=every)

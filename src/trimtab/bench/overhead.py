@@ -8,7 +8,8 @@ and C/A.
 
 Then, on the transformer of 25 million parameters: what snapshots cost, as the ratio of a supervised loop to one without
 them; what share of a step a probe of 16 samples takes, by its own time and the steps it is measured after; how long
-`checkpoint` stalls the loop, as a multiple of one copy of the same state in memory; and how long a resume takes.
+`checkpoint` stalls the loop, as a multiple of one copy of the same state in memory; how long a resume takes; and how
+long a review takes that measures no spectra, after 512 steps each.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trimtab.history import CAPACITY
 from trimtab.policy import Policy
 from trimtab.supervisor import Supervisor
+from trimtab.types import Measurement
 
 Loop: TypeAlias = Callable[[int], None]
 
@@ -44,7 +47,10 @@ LARGE = "transformer, 25M"
 """The workload that snapshots, probe and checkpoint are measured on."""
 
 PROBE_SAMPLES = 16
-LARGE_BOUNDS = {"snapshots and probe": 0.02, "checkpoint": 1.5, "resume": 3.0}
+NUM_REVIEWS = 60
+"""Reviews that are timed, with as many steps before each as the history holds."""
+
+LARGE_BOUNDS = {"snapshots and probe": 0.02, "checkpoint": 1.5, "resume": 3.0, "review": 0.02}
 NUM_BLOCKS = 41
 BLOCK_SECONDS = 0.3
 
@@ -58,7 +64,7 @@ class Overhead:
 
     name: str
     """What is measured: `check`, `check with run folder`, `snapshots`, `probe`, `snapshots and probe` (the share of the
-    time both take), `checkpoint` or `resume`."""
+    time both take), `checkpoint`, `resume` or `review`."""
 
     figure: float
     """The cost, in `unit`."""
@@ -99,7 +105,7 @@ def measure_overhead(
         on_progress: called before each part is measured.
     """
     chosen = list(WORKLOADS) if names is None else list(names)
-    total = len(chosen) + 3 * (LARGE in chosen)
+    total = len(chosen) + len(LARGE_PARTS) * (LARGE in chosen)
     rows: list[Overhead] = []
     for done, name in enumerate(chosen):
         on_progress(name, done, total)
@@ -141,10 +147,16 @@ def measure_checkpoint(_num_blocks: int, _seconds: float) -> Iterator[Overhead]:
     yield Overhead(LARGE, "resume", resume, "s", LARGE_BOUNDS["resume"])
 
 
+def measure_reviews(_num_blocks: int, _seconds: float) -> Iterator[Overhead]:
+    """How long a review takes, without spectra."""
+    yield Overhead(LARGE, "review", time_review(), "s", LARGE_BOUNDS["review"])
+
+
 LARGE_PARTS: dict[str, Callable[[int, float], Iterator[Overhead]]] = {
     "snapshots": measure_snapshots,
     "probe": measure_state_probe,
     "checkpoint": measure_checkpoint,
+    "review": measure_reviews,
 }
 """What is measured on the large workload alone."""
 
@@ -332,3 +344,32 @@ def time_checkpoint(num_times: int = 7) -> tuple[float, float]:
         seconds = perf_counter() - began
         heir.finish()
     return statistics.median(ratios[2:]), seconds
+
+
+def time_review(num_reviews: int = NUM_REVIEWS) -> float:
+    """The median seconds of a review without spectra, the steps before it being those of a real one, told again."""
+    make_model, compute_loss, _ = WORKLOADS[LARGE]
+    model = make_model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    supervisor = Supervisor(model, optimizer, clip_norm=1.0, spectra_every=0)
+    for step in range(3):
+        optimizer.zero_grad()
+        loss = compute_loss(model, step)
+        loss.backward()
+        supervisor.check(loss)
+        optimizer.step()
+    seen, seconds = dict(supervisor.history.newest.values), []
+    rng = np.random.default_rng(0)
+    for review in range(num_reviews):
+        for _ in range(CAPACITY):
+            supervisor.step += 1
+            level = 1 + 4 / (1 + supervisor.step / 2000)
+            told = {"loss": level * rng.normal(1, 0.02), "grad_norm": rng.lognormal(0, 0.2)}
+            supervisor.history.append(Measurement(supervisor.step, seen | told))
+            supervisor.history.close(accepted=True)
+        metrics = {"embedding_r": 0.8, "effective_rank": 40.0 + review, "recall_at_1": 0.5}
+        began = perf_counter()
+        supervisor.review(val_loss=level * 1.1 * rng.normal(1, 0.01), **metrics)
+        seconds.append(perf_counter() - began)
+    supervisor.finish()
+    return statistics.median(seconds)

@@ -18,8 +18,8 @@ class Review:
     """Optimizer steps made."""
 
     metrics: Mapping[str, float]
-    """`val_loss`, the parts of the loss as `val_` and their names, `learning_rate` as it was used, and where spectra
-    were measured what they say."""
+    """`val_loss`, the parts of the loss as `val_` and their names, `learning_rate` as it was used, `quality_score` with
+    its parts, and where spectra were measured what they say."""
 
     is_disturbed: bool = False
     """True if the supervisor went back or cooled the learning rate since the review before."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.detectors import detector
+from trimtab.detectors.pace import judge_pace
 from trimtab.history import Column, History
 from trimtab.types import Breach
 
@@ -63,8 +64,9 @@ def find_slow_steps(
     if found is None or _judge(seconds[:-EVERY], times, expected_seconds, late) is not None:
         return
     pace, limit, against = found
-    waited = _measure_wait(history)
-    message = f"a step takes {pace:.3g} s, {against}{waited}"
+    waited, bound = _measure_wait(history), judge_pace(history)
+    told = "" if bound.bound == "not known" else f"; {bound.bound}: {bound.message}"
+    message = f"a step takes {pace:.3g} s, {against}{waited}{told}"
     yield Breach(metric=METRIC, value=pace, limit=limit, message=message)
 
 

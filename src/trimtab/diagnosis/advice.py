@@ -70,6 +70,9 @@ def ask_for_fingerprint(evidence: Evidence) -> Unmeasured:
 
 def ask_for_waiting(evidence: Evidence) -> Unmeasured:
     """How to have the time known that is spent on waiting for data."""
-    own = "time `next(iterator)` and give its mean to a review: `supervisor.review(data_seconds=…)`"
+    own = (
+        "time `next(iterator)` and say it at every step: `supervisor.declare_waiting(seconds)`; or give its mean to a "
+        "review: `supervisor.review(data_seconds=…)`"
+    )
     other = "time `next(iterator)` at every step and record it as data_seconds"
     return Unmeasured("data_seconds", own if is_supervised(evidence) else other)

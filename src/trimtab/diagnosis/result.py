@@ -46,6 +46,12 @@ class Diagnosis:
     pattern: str = ""
     """The shape of the loss curve in a few words; empty where the log is too short for one."""
 
+    rest: str = ""
+    """Of a run whose loss is flat at its end: whether it is done, or why not; empty where it falls on."""
+
+    adaptations: tuple[str, ...] = ()
+    """What the run changed in itself between epochs: what, from, to, why, what was expected and what came of it."""
+
     num_steps: int = 0
     """Records of steps that it rests on."""
 
@@ -73,6 +79,8 @@ class Diagnosis:
             "notes": list(self.notes),
             "unasked": list(self.unasked),
             "pattern": self.pattern,
+            "rest": self.rest,
+            "adaptations": list(self.adaptations),
             "num_steps": self.num_steps,
             "last_step": self.last_step,
             "measured": list(self.measured),

@@ -40,12 +40,18 @@ def _tell(diagnosis: Diagnosis) -> Iterator[str]:
     yield from _fill(f"{diagnosis.verdict}: {rests_on}{shape}", "", "  ")
     for note in diagnosis.notes:
         yield from _fill(f"log: {note}", "  ", "    ")
+    if diagnosis.rest:
+        yield from _fill(diagnosis.rest, "  ", "    ")
     if not diagnosis.causes:
         yield ""
         yield from _fill(f"nothing was found in what was measured: {name_measured(diagnosis)}", "", "  ")
     for number, cause in enumerate(diagnosis.causes, 1):
         yield ""
         yield from _tell_cause(number, cause)
+    if diagnosis.adaptations:
+        yield "\nchanged by the run itself:"
+        for line in diagnosis.adaptations:
+            yield from _list_item(line, "  ")
     if diagnosis.not_measured:
         yield "\nnot measured, and so not judged:"
         for line in diagnosis.not_measured:

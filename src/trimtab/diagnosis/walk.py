@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trimtab.diagnosis.branches  # noqa: F401  fills the registry
+from trimtab.diagnosis.adaptations import tell_adaptations
 from trimtab.diagnosis.bouts import find_bouts
 from trimtab.diagnosis.curves import LEAST_ROWS
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.folder import gather_run
 from trimtab.diagnosis.gather import gather_values, replay_detectors
 from trimtab.diagnosis.patterns import PATTERNS, Pattern, name_pattern
+from trimtab.diagnosis.rest import find_rest
 from trimtab.diagnosis.result import Diagnosis, Verdict
 from trimtab.diagnosis.stuck import LEAST_RECORDS, LEAST_REVIEWS
 from trimtab.diagnosis.tree import REMEDIES, Walk, walk_tree
@@ -110,6 +112,8 @@ def diagnose_evidence(evidence: Evidence) -> Diagnosis:
         tuple(notes),
         walk.unasked,
         _tell_shape(evidence, pattern),
+        _tell_rest(evidence, walk),
+        tell_adaptations(evidence.events),
         len(losses),
         evidence.last_step,
         tuple(dict.fromkeys((*evidence.metrics, *evidence.reviews))),
@@ -139,6 +143,12 @@ def _tell_shape(evidence: Evidence, pattern: Pattern | None) -> str:
         return ""
     is_cut = any(each.state == "fatal" for each in evidence.ask(find_bouts))
     return f"{pattern.shape}, as long as it is finite" if is_cut else pattern.shape
+
+
+def _tell_rest(evidence: Evidence, walk: Walk) -> str:
+    """Whether a run that has come to rest is done; nothing of one that failed."""
+    rest = None if any(each.state == "fatal" for each in walk.causes) else find_rest(evidence)
+    return "" if rest is None else str(rest)
 
 
 def _list_unmeasured(evidence: Evidence, walk: Walk) -> Iterator[str]:

@@ -133,6 +133,7 @@ def assemble(
         resume=options.goes_on,
         checkpoint_every=options.checkpoint_every,
         trackers=options.trackers if memory is None else [*options.trackers, memory],
+        spectra_every=0,  # a validation measures them itself, for the choice of the best
     )
     folder = options.run if options.run is not None and options.run.is_dir() else None
     workers = Workers(folder)

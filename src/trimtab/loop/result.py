@@ -11,6 +11,7 @@ from trimtab.control.course import Adaptation
 from trimtab.control.outcomes import Outcome
 from trimtab.control.review import Review
 from trimtab.control.timeline import Timeline
+from trimtab.diagnosis.adaptations import tell_adaptation
 from trimtab.journal import RunLog, read_run
 from trimtab.report.frames import Library
 from trimtab.report.notebook import RunView
@@ -97,3 +98,15 @@ class FitResult:
     ) -> dict[str, Any]:
         """What a notebook displays: a figure, and how the run ended."""
         return self.view._repr_mimebundle_(include, exclude)
+
+    def __str__(self) -> str:
+        """How it ended, its best review, and what was changed on the way with what came of it."""
+        lines = [
+            f"{self.status} after {self.num_steps} steps and {self.num_epochs} epochs: {self.reason}",
+            *([] if self.best_score is None else [f"best val_loss {self.best_score:.4g} at step {self.best_step}"]),
+            *(f"the model has the weights of epoch {each.epoch}" for each in (self.restored,) if each is not None),
+            *(f"{name} {value:.4g}" for name, value in self.test_metrics.items()),
+        ]
+        outcomes = {each.of: each.message for each in self.outcomes}
+        lines += [tell_adaptation(each.to_event(), outcomes.get(each.name, "")) for each in self.adaptations]
+        return "\n".join(lines)

@@ -18,7 +18,7 @@ from trimtab.control.workers import Workers
 from trimtab.errors import TrimtabError
 from trimtab.loop.objective import Objective
 from trimtab.loop.validation import validate
-from trimtab.probes.spectra import SCORE, find_weights, measure_spectra
+from trimtab.probes.spectra import SCORE, count_work, measure_spectra
 from trimtab.spectra import summarize_spectra
 from trimtab.supervisor import Supervisor
 
@@ -103,7 +103,7 @@ class Reviews:
         self._keep_if_best()
         decision = supervisor.review(**metrics, **spectra)
         found = tuple(dict.fromkeys(each.detector for each in decision.findings))
-        self.made[-1] = replace(self.made[-1], findings=found)
+        self.made[-1] = replace(self.made[-1], metrics=told | _list_quality(supervisor, step), findings=found)
         return self.made[-1]
 
     def restore_best(self, by: Criterion) -> Review | None:
@@ -157,10 +157,8 @@ class Reviews:
             logger.warning("the weights of the best review cannot be kept (%s); the training goes on", error)
 
 
-def count_work(model: nn.Module) -> float:
-    """About how many multiplications the spectra of a model's weights take: a matrix product and its eigenvalues."""
-    total = 0.0
-    for weight in find_weights(model)[0].values():
-        rows, columns = sorted(weight.shape[:2])
-        total += rows * rows * (columns + 4 * rows) * weight[0, 0].numel()
-    return total
+def _list_quality(supervisor: Supervisor, step: int) -> dict[str, float]:
+    """The points of the review that was just made; none where it was not judged."""
+    newest = supervisor.reviews.newest
+    values = newest.values if newest.step == step else {}
+    return {name: value for name, value in values.items() if name.startswith("quality_") and isinstance(value, float)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from time import perf_counter
 from typing import Any
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -117,7 +118,9 @@ class Training:
             stopped = self._obey(self._inbox.read())
             if stopped is not None:
                 return stopped
+            began = perf_counter()
             batch = self._data.fetch()
+            self._supervisor.declare_waiting(perf_counter() - began)
             if batch is None:
                 return None
             if self._supervisor.admits(batch):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from math import isfinite, nan
 from time import perf_counter
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -31,7 +32,25 @@ from trimtab.spectra import (
 SCORE = "alpha_score"
 """The metric that every review has at which spectra were measured."""
 
-METRICS = (SCORE, "num_spectra", "alpha", "alpha_sigma", "spectra_seconds")
+SECONDS = "spectra_seconds"
+"""What they took."""
+
+METRICS = (SCORE, "num_spectra", "alpha", "alpha_sigma", SECONDS)
+
+Cadence: TypeAlias = int | Literal["auto"]
+"""Reviews from one measurement to the next, 0 for never, or chosen by what it costs."""
+
+BUDGET = 0.01
+"""The share of the time of the steps that spectra may take with "auto"."""
+
+MOST_SECONDS = 10.0
+"""The most that they may take at once with "auto": nobody expects a review to take a minute."""
+
+WORK_A_SECOND = 2e9
+"""Multiplications a second that are reckoned with before they were measured; rather too few than too many."""
+
+PACE = 64
+"""Steps whose median is the time of one."""
 
 
 def measure_spectra(model: nn.Module) -> Spectra:
@@ -145,17 +164,38 @@ def _to_array(weight: Tensor) -> Array:
     return (weight.cpu() if has_dtype else weight.cpu().float()).numpy().astype(np.float64)
 
 
-def is_due(reviews: History, every: int) -> bool:
+def count_work(model: nn.Module) -> float:
+    """About how many multiplications the spectra of a model's weights take: a matrix product and its eigenvalues."""
+    total = 0.0
+    for weight in find_weights(model)[0].values():
+        rows, columns = sorted(weight.shape[:2])
+        total += rows * rows * (columns + 4 * rows) * weight[0, 0].numel()
+    return total
+
+
+def is_due(reviews: History, steps: History, every: Cadence, work: float) -> bool:
     """True at the first review, and at every so many after one at which spectra were measured.
+
+    With "auto" at the first review by which they take no more than a hundredth of the time of the steps since they were
+    measured last. What they take is what they took then; before, it is told from the work. All of it follows from
+    numbers that every rank has, never from a clock.
 
     Args:
         reviews: the reviews before.
+        steps: the measurements of steps.
         every: reviews from one to the next; 0 for never.
+        work: the multiplications that one measurement takes.
     """
-    if every == 0 or not reviews.has(SCORE):
-        return every > 0
-    rows = np.flatnonzero(np.isfinite(reviews.column(SCORE)))
-    return not len(rows) or len(reviews) - int(rows[-1]) >= every
+    rows = np.flatnonzero(np.isfinite(reviews.column(SCORE))) if reviews.has(SCORE) else np.empty(0, np.int64)
+    if every != "auto":
+        return every > 0 and (not len(rows) or len(reviews) - int(rows[-1]) >= every)
+    seconds = steps.column("step_seconds")[-PACE:] if steps.has("step_seconds") else np.empty(0)
+    seconds = seconds[np.isfinite(seconds)]
+    if not len(seconds):
+        return False
+    since = int(reviews.steps[rows[-1]]) if len(rows) else 0
+    took = float(reviews.column(SECONDS)[rows[-1]]) if len(rows) else work / WORK_A_SECOND
+    return took <= min(BUDGET * float(np.median(seconds)) * (steps.newest.step - since), MOST_SECONDS)
 
 
 @probe("spectra", size=lambda moment: len(METRICS) * int(moment.wants_spectra))
@@ -169,7 +209,7 @@ def read_spectra(moment: Moment) -> Reading:
         return {}
     began = perf_counter()
     moment.spectra = measure_spectra(moment.subject.network)
-    summary = summarize_spectra(moment.spectra) | {"spectra_seconds": perf_counter() - began}
+    summary = summarize_spectra(moment.spectra) | {SECONDS: perf_counter() - began}
     numbers = yield [summary.get(metric, nan) for metric in METRICS]
     return dict(_list_finite(zip(METRICS, map(float, numbers), strict=True)))
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -154,6 +154,22 @@ class Subject:
         return tuple(np.sqrt(squares).astype(np.float32).tolist())
 
 
+class StepTimes(NamedTuple):
+    """Where the time of a step went, in seconds."""
+
+    step: float
+    """From the step before to this one."""
+
+    supervisor: float
+    """What the supervisor took of it."""
+
+    cpu: float
+    """What the process computed meanwhile, all threads together."""
+
+    data: float | None = None
+    """How long the loop waited for data; None where it did not say."""
+
+
 @dataclass(slots=True)
 class Moment:
     """One step, as the probes see it: after backward, before the optimizer steps."""
@@ -178,6 +194,12 @@ class Moment:
 
     evaluate: Callable[[nn.Module], Tensor | float] | None = None
     """What measures how good a state is, at the steps at which it is asked, on every rank; None at the others."""
+
+    compute_loss: Callable[[nn.Module, Any], Tensor | Mapping[str, Tensor]] | None = None
+    """Gives the loss of the batch once more, at the steps at which both modes are compared; None at the others."""
+
+    mode_failure: Exception | None = None
+    """What it raised then."""
 
     is_rate_declared: bool = False
     """True if the loop has said that it changes the learning rate on purpose."""
@@ -228,8 +250,8 @@ class Moment:
     """The parameters (of sharded ones this rank's part) as they were exactly one update ago, where a copy of them is at
     hand; in the subject's order."""
 
-    seconds: tuple[float, float] | None = None
-    """Seconds since the step before, and those of them the supervisor took; None at the first step."""
+    seconds: StepTimes | None = None
+    """Where the time since the step before went; None at the first step."""
 
     norms: tuple[list[Tensor | None], Tensor, Tensor, Tensor] | None = None
     """What `take_norms` has taken."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.journal import RunLog, Tracker, format_event, read_run
 from trimtab.report.frames import Library, list_columns, make_frame
-from trimtab.report.sparse import outline_run
 from trimtab.report.sketch import sketch_run
+from trimtab.report.sparse import outline_run
 from trimtab.types import Clock, Measurement, Record
 
 if TYPE_CHECKING:

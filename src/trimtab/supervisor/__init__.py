@@ -19,6 +19,7 @@ from trimtab import actions, probes, ranks
 from trimtab.actions import Controls
 from trimtab.diagnosis import Diagnosis
 from trimtab.diagnosis.live import diagnose_halted
+from trimtab.diagnosis.quality import rate_quality
 from trimtab.errors import Halted, InputError, RanksError
 from trimtab.history import REBASE_AFTER, History
 from trimtab.journal import Tracker, describe_run, parse_adjustment, to_fields
@@ -28,11 +29,12 @@ from trimtab.policy.table import LEDGER_CAPACITY
 from trimtab.probes import Watch
 from trimtab.probes.groups import Grouping
 from trimtab.probes.locate import locate_nonfinite
+from trimtab.probes.mode_gap import is_compiled
 from trimtab.probes.probe_loss import make_evaluate
 from trimtab.probes.reasons import Origin
 from trimtab.probes.rerun import ComputeLoss
 from trimtab.probes.schedule_pace import find_schedule
-from trimtab.probes.spectra import is_due
+from trimtab.probes.spectra import Cadence, count_work, is_due
 from trimtab.probes.step_seconds import Stopwatch
 from trimtab.probes.subject import Moment, Subject, as_number
 from trimtab.report.dashboard import write_dashboard
@@ -93,7 +95,8 @@ class Supervisor:
         compute_loss: `compute_loss(model, batch)`, the loss of a batch. With it, and with `check(loss, batch=batch)`,
             a loss that is not finite is computed again, from the random numbers as they were at the end of the check
             before and under no autocast but its own, and the record says whether the fault is transient, persistent,
-            structural or one of precision, and where it begins. Not in a distributed run.
+            structural or one of precision, and where it begins. At every hundredth step the loss is also computed in
+            eval mode, without gradients, to see whether both modes agree. Not in a distributed run.
         probe: a second measurement of every state, for the detector `innovation`: a function that takes the model and
             returns one number, lower being better, or a batch that is not trained on, of which `compute_loss` gives
             the loss of the first 16 samples. It is evaluated in eval mode, BatchNorm by the statistics of these
@@ -110,7 +113,7 @@ class Supervisor:
         snapshot_place: where it is kept: `host`, `device` or `disk`.
         log_every: steps between two log lines.
         spectra_every: reviews from one measurement of the weights' spectra to the next (`trimtab.measure_spectra`); 0
-            for none.
+            for none; "auto" for as often as they take no more than a hundredth of the time of the steps.
         trackers: who is told of every step, review and event beside the run folder, from threads of their own, such as
             `trimtab.integrations.tensorboard.TensorBoardTracker`; in a distributed run by the first rank.
         strict: raise when Trimtab itself fails, in place of recording it and going on. By default as the environment
@@ -146,7 +149,7 @@ class Supervisor:
         snapshot_form: Form = "full",
         snapshot_place: Place = "host",
         log_every: int = 50,
-        spectra_every: int = 0,
+        spectra_every: Cadence = "auto",
         trackers: Sequence[Tracker] = (),
         strict: bool | None = None,
     ) -> None:
@@ -172,7 +175,7 @@ class Supervisor:
             strict=mode == "strict" if strict is None else strict,
         )
         self._compute_loss = compute_loss
-        self._spectra_every = spectra_every
+        self._spectra_every: Cadence = spectra_every
         self._settings = {
             "the policy": self.policy.to_dict(),
             "clip_norm": clip_norm,
@@ -213,6 +216,7 @@ class Supervisor:
         self._pace = Pace()
         self._is_rate_declared = self._is_data_declared = False
         self._updates_itself = bool(self_updating)
+        self._compares_modes = compute_loss is not None and not self_updating and not is_compiled(network)
         self._watches: dict[str, Watch] = {}
         self._suspects = Suspects()
         self._done: deque[tuple[Decision, Action]] = deque(maxlen=LEDGER_CAPACITY)
@@ -434,7 +438,7 @@ class Supervisor:
 
         A policy may let it roll back or halt; after such a rollback a scheduler is one step behind. Beside what is
         given it records `train_loss` and `train_grad_norm`, the medians of the newest third of the steps since the
-        review before.
+        review before, and `quality_score` with its parts.
 
         Args:
             **metrics: metric name to one number; in a distributed run the same on every rank, each of which calls it.
@@ -457,7 +461,8 @@ class Supervisor:
             with torch.no_grad():
                 told = summarize_steps(self.history, self.reviews.newest.step)
                 measured = told | self._measure_spectra() | values
-                decision = self._take(Measurement(self.step, measured, clock="review"))
+                quality = rate_quality(self.history, self.reviews, measured).to_metrics()
+                decision = self._take(Measurement(self.step, quality | measured, clock="review"))
         except Exception as error:
             self._unshared = error if ranks.is_distributed() else None
             self._recorder.survive(error)
@@ -582,6 +587,17 @@ class Supervisor:
         """Say that other data come from the next check on: for 50 steps only a coarse limit holds for the loss."""
         self._is_data_declared = True
 
+    def declare_waiting(self, seconds: float) -> None:
+        """Say how long the loop has waited for the data of the next check; what is said before it adds up.
+
+            began = perf_counter()
+            batch = next(batches)
+            supervisor.declare_waiting(perf_counter() - began)
+
+        It is recorded as `data_seconds`, by which a run that waits for its data is known. On every rank or on none.
+        """
+        self._stopwatch.wait(seconds)
+
     def trust_state(self) -> None:
         """Say that weights were set on purpose since the last step, such as to those of an earlier epoch.
 
@@ -667,6 +683,8 @@ class Supervisor:
         self._take_signals(moment.signals)
         if moment.probe_failure is not None:
             self._tell_probe_failure(moment.probe_failure)
+        if moment.mode_failure is not None:
+            self._tell_mode_failure(moment.mode_failure)
         try:
             decision = self._take(measurement, moment)
         except Exception as error:
@@ -701,6 +719,13 @@ class Supervisor:
             f"the probe raised {type(error).__name__}: {error}; it is not asked again, and the run goes on without it",
         )
 
+    def _tell_mode_failure(self, error: Exception) -> None:
+        self._compares_modes = False
+        self._recorder.warn(
+            "mode-failed",
+            f"compute_loss raised {type(error).__name__} in eval mode: {error}; the modes are not compared again",
+        )
+
     def _look_ahead(self) -> None:
         """Keep what the next check needs to know of before its step; the decision of this one stands whatever fails."""
         try:
@@ -717,6 +742,8 @@ class Supervisor:
         try:
             moment.seconds = self._stopwatch.read()
             moment.is_sampled = probes.is_sampled(self.step)
+            if moment.is_sampled and self._compares_modes and not ranks.is_distributed():
+                moment.compute_loss = self._compute_loss
             if self._controls.adjustments:
                 moment.frozen = self.frozen
             moment.is_ratio_due = self._schedule.is_ratio_due(self.step)
@@ -754,7 +781,8 @@ class Supervisor:
 
     def _measure_spectra(self) -> dict[str, Value]:
         """The metrics of the weights' spectra at the reviews at which they are due; the matrices are an event."""
-        if not is_due(self.reviews, self._spectra_every):
+        work = count_work(self._subject.network) if self._spectra_every == "auto" else 0.0
+        if not is_due(self.reviews, self.history, self._spectra_every, work):
             return {}
         moment = Moment(self._subject, wants_spectra=True)
         try:

@@ -29,8 +29,10 @@ def validate_choices(
     for name, number in (("checkpoint_every", checkpoint_every), ("log_every", log_every)):
         if not isinstance(number, int) or number < 1:
             raise InputError(f"supervisor: {name} is {number!r}; it has to be above 0")
-    if not isinstance(spectra_every, int) or spectra_every < 0:
-        raise InputError(f"supervisor: spectra_every is {spectra_every!r}; it has to be 0, for never, or above")
+    if spectra_every != "auto" and (not isinstance(spectra_every, int) or spectra_every < 0):
+        raise InputError(
+            f"supervisor: spectra_every is {spectra_every!r}; it has to be 'auto', or 0, for never, or above"
+        )
 
 
 def validate_trackers(trackers: object) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from trimtab import fit
+from trimtab.diagnosis import diagnose
 from trimtab.loop import FitResult
 
 TOLD = ("adaptation", "outcome", "stopped-early", "restored", "end")
@@ -122,3 +123,18 @@ def test_the_best_weights_are_there_and_their_choice_is_accounted_for(trained: A
     assert {"by-loss", "by-composite"} == {
         path.stem.removeprefix("best-") for path in result.run.glob("best-*.safetensors")
     }
+
+
+def test_the_changes_are_told_by_the_result_and_the_diagnosis(trained: Any) -> None:
+    """Both say of each change what, from, to, why, what was expected and what came of it."""
+    result, _, events = trained
+    told = diagnose(result.run)
+    assert len(told.adaptations) == len(result.adaptations) == 3
+    outcomes = {each["of"]: each["verdict"] for each in events if each["event"] == "outcome"}
+    for change, line in zip(result.adaptations, told.adaptations, strict=True):
+        assert line.startswith(f"{change.name} at epoch {change.epoch}, step {change.step}: {change.what} ")
+        assert f"{change.before:g} → {change.after:g}, by plateau: {change.why}; expected: {change.expected}" in line
+        assert f"; {outcomes[change.name]}: val_loss " in line
+        assert line in str(result)
+    assert "changed by the run itself:" in str(told)
+    assert str(result).startswith("stopped-early after ")

@@ -6,18 +6,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from trimtab.detectors.pace import BUSY, LEAST_WAITING, MOST_DATA
 from trimtab.detectors.slow_steps import SLOWER
 from trimtab.detectors.stalled_step import STALL_SECONDS, STALL_TIMES
 from trimtab.diagnosis.advice import ask_for_waiting
 from trimtab.diagnosis.evidence import Evidence, Series
+from trimtab.diagnosis.findings import tell_findings
 from trimtab.diagnosis.tree import Answer, Cause, Exclusion, cause
 
 SECONDS = ("step_seconds", "step_time", "time_per_step")
 DATA_SECONDS = ("data_seconds", "data_time", "data_loading_seconds", "dataloader_seconds")
 UTILIZATION = ("device_utilization", "gpu_utilization", "gpu_util")
-
-MOST_DATA = 0.4
-"""The share of a step spent on waiting for data from which the loader sets the pace."""
 
 LATER = 1.5
 """How many times the expected time of an epoch is too slow."""
@@ -32,12 +31,12 @@ def _read_seconds(evidence: Evidence) -> Series:
     return seconds if len(seconds) >= LEAST_RECORDS else seconds.take(slice(0, 0))
 
 
-@cause("data-bound", question="speed")
+@cause("data-bound", question="speed", detectors=("data-bound",))
 def find_data_bound(evidence: Evidence) -> Iterator[Answer]:
     """The device waits for data.
 
     What it sees:
-        More than 40 % of the time of a usual step spent on waiting for the loader.
+        More than 40 % of the time of a usual step spent on waiting for the loader, and 10 ms of it.
     Fix:
         More workers, pinned memory, decoding ahead of time.
     """
@@ -48,8 +47,9 @@ def find_data_bound(evidence: Evidence) -> Iterator[Answer]:
     if not len(waited):
         yield ask_for_waiting(evidence)
         return
-    share = float(np.median(waited.values)) / usual if usual > 0 else 0.0
-    if share <= MOST_DATA:
+    waiting = float(np.median(waited.values))
+    share = waiting / usual if usual > 0 else 0.0
+    if share <= MOST_DATA or waiting < LEAST_WAITING:
         yield Exclusion(f"{share:.0%} of a step is spent on waiting for data")
         return
     yield Cause(
@@ -58,6 +58,25 @@ def find_data_bound(evidence: Evidence) -> Iterator[Answer]:
         evidence=(f"{share:.0%} of the {usual:.3g} s of a step is spent on waiting for data",),
         fix="`DataLoader(data, num_workers=8, pin_memory=True, persistent_workers=True)`, with half as many workers as "
         "there are cores; decode and resize ahead of time",
+    )
+
+
+@cause("idle-device", question="speed", detectors=("idle-device",))
+def find_idle_device(evidence: Evidence) -> Iterator[Answer]:
+    """The device is idle for much of the time, and does not wait for data: the host sets the pace.
+
+    What it sees:
+        A finding of idle-device: less than 80 % of it is used at three samples in a row.
+    Fix:
+        Larger batches, a compiled model, no number fetched within a step.
+    """
+    yield from tell_findings(
+        evidence,
+        "idle-device",
+        0.7,
+        "`torch.compile(model)`, larger batches, and no `.item()` or `print(tensor)` within a step; see where the host "
+        "is with `torch.profiler.profile()` over ten steps",
+        "another process that holds the cores",
     )
 
 
@@ -121,7 +140,7 @@ def find_slow_epochs(evidence: Evidence) -> Iterator[Answer]:
         The time of a usual step, times the steps of an epoch, beyond 1.5 times the `expected_epoch_seconds` the run
         was started with.
     Fix:
-        That of the bound: the device where its utilization is above 90 %, else what it waits for.
+        That of the bound: the device where its utilization is above 80 %, else what it waits for.
     """
     seconds = _read_seconds(evidence)
     expected = evidence.manifest.get("expected_epoch_seconds")
@@ -132,7 +151,7 @@ def find_slow_epochs(evidence: Evidence) -> Iterator[Answer]:
     if takes <= LATER * float(expected):
         return
     used = evidence.metric(*UTILIZATION).finite.values
-    is_device = bool(len(used)) and float(np.median(used)) > (90 if used.max() > 1 else 0.9)
+    is_device = bool(len(used)) and float(np.median(used)) > (100 * BUSY if used.max() > 1 else BUSY)
     bound = f"the device is used to {float(np.median(used)):.3g}" if len(used) else "its utilization is not known"
     yield Cause(
         confidence=0.7,

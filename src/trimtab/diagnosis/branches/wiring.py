@@ -47,6 +47,44 @@ def find_eval_mode(evidence: Evidence) -> Iterator[Answer]:
     )
 
 
+@cause("dropout-in-evaluation", question="generalization", detectors=("eval-dropout",))
+def find_eval_dropout(evidence: Evidence) -> Iterator[Answer]:
+    """Dropout is left on in eval mode, so that an evaluation is made by a part of the network.
+
+    What it sees:
+        A finding of eval-dropout: two passes of the same batch in eval mode differ, and dropout is active.
+    Fix:
+        `training=self.training` in the call; an `nn.ModuleList` in place of a list.
+    """
+    yield from tell_findings(
+        evidence,
+        "eval-dropout",
+        0.9,
+        "`functional.dropout(x, p, training=self.training)`, which is on by default without; `nn.ModuleList([…])` in "
+        "place of a list of modules, which `model.eval()` does not reach",
+        "dropout that is meant to be on, to tell how sure the model is",
+    )
+
+
+@cause("batch-norm-statistics-lag", question="generalization", detectors=("batch-norm-lag",))
+def find_batch_norm_lag(evidence: Evidence) -> Iterator[Answer]:
+    """The running statistics of the norms lag behind the weights, so that eval mode is far worse on the same batch.
+
+    What it sees:
+        A finding of batch-norm-lag: the same batch with the same weights, by the running statistics and by its own.
+    Fix:
+        A momentum of 0.1; the statistics taken anew; a norm without them.
+    """
+    yield from tell_findings(
+        evidence,
+        "batch-norm-lag",
+        0.85,
+        "`nn.BatchNorm2d(channels, momentum=0.1)`, or the statistics taken anew before each evaluation: "
+        "`torch.optim.swa_utils.update_bn(loader, model)`; `nn.GroupNorm` where batches are small",
+        "two kinds of data in turns through the same norms",
+    )
+
+
 @cause("unoptimized-parameters", question="learning", detectors=("unoptimized-parameter",))
 def find_unoptimized(evidence: Evidence) -> Iterator[Answer]:
     """Some parameters get gradients and are not in the optimizer, so that nothing updates them.
