@@ -212,6 +212,9 @@ class Moment:
     spectra: Spectra | None = None
     """What this rank has measured of them."""
 
+    sample: Any = None
+    """At a review: what the model made of a fixed sample of rows, a `Sample`, on every rank; None without one."""
+
     note: str = ""
     """What the record is to say beside the numbers: the parameters whose gradients are not finite."""
 
