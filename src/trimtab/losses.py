@@ -33,7 +33,8 @@ def normalize_rows(embeddings: Tensor) -> Tensor:
     rows = embeddings.float() if embeddings.dtype in (torch.float16, torch.bfloat16) else embeddings
     scaled = rows / rows.detach().abs().amax(-1, keepdim=True).clamp_min(SHORTEST)
     lengths = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
-    return scaled / lengths.clamp_min(1.0)
+    unit: Tensor = scaled / lengths.clamp_min(1.0)
+    return unit
 
 
 def compute_spread(embeddings: Tensor, *, temperature: float = TEMPERATURE) -> Tensor:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from trimtab.detectors import detector
-from trimtab.detectors.representing import RELATIVE, SPREAD, has_risen, is_newest, is_warming_up, read_spread
+from trimtab.detectors.representing import (
+    RELATIVE,
+    SPREAD,
+    Numbers,
+    has_risen,
+    is_newest,
+    is_warming_up,
+    read_spread,
+)
 from trimtab.history import History
 from trimtab.types import Breach
 
@@ -47,10 +53,11 @@ def find_embedding_collapse(
     well = RELATIVE.recovering * unit
     if reviews and (is_warming_up(values, well, reviews) or not _has_begun(values, well, reviews)):
         return
-    highest = float(np.max(values))
+    highest = float(values.max())
     message = f"{metric} is {values[-1]:.3g}, {highest:.3g} at its best: the embeddings are nearly all the same"
     yield Breach(metric=metric, value=float(values[-1]), limit=limit * unit, message=message)
 
 
-def _has_begun(values: np.ndarray, well: float, reviews: int) -> bool:  # type: ignore[type-arg]
+def _has_begun(values: Numbers, well: float, reviews: int) -> bool:
+    """True if a run is through its warm-up: the spread has risen, or fallen far, or time is up."""
     return len(values) > reviews or has_risen(values, well) or bool(values[-1] < HALF * values[0])

@@ -159,3 +159,10 @@ def is_newest(history: History, metric: str) -> bool:
     """True if the newest review has a finite number of a metric."""
     value = history.newest.values.get(metric)
     return isinstance(value, float) and isfinite(value)
+
+
+def read_before(history: History) -> dict[str, float]:
+    """What the newest review measured, as it was at the review before; empty without one."""
+    if len(history) < 2:
+        return {}
+    return {name: float(history.column(name)[-2]) for name in history.newest.values}

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from trimtab.detectors import detector
-from trimtab.detectors.representing import CLEAR, RECALL, SCALAR, STRONG, list_kinds, measure_share
+from trimtab.detectors.representing import (
+    CEILING,
+    CLEAR,
+    RECALL,
+    SCALAR,
+    STRONG,
+    list_kinds,
+    measure_share,
+    read_before,
+    read_finite,
+)
 from trimtab.history import History
 from trimtab.types import Breach, Value
 
@@ -30,12 +40,11 @@ def find_dominant_scalars(history: History, *, share: float = CLEAR, scalar: flo
         None; it is advisory. Standardize the numbers, or take their quantiles.
     """
     metrics = history.newest.values
-    before = {name: float(history.column(name)[-2]) for name in metrics if len(history) > 1}
-    if _is_so(metrics, share, scalar) and not _is_so(before, share, scalar):
+    if _is_so(metrics, share, scalar) and not _is_so(read_before(history), share, scalar):
         others = ", ".join(each for each in list_kinds(metrics) if each != SCALAR)
-        value = metrics[METRIC]
-        message = f"{METRIC} is {value:.3g} of {metrics[f'{SCALAR}_recall_ceiling']:.3g}, and {others} near chance"
-        yield Breach(metric=METRIC, value=float(str(value)), limit=scalar, message=message)
+        value, ceiling = (float(read_finite(history, each)[-1]) for each in (METRIC, f"{SCALAR}_{CEILING}"))
+        message = f"{METRIC} is {value:.3g} of {ceiling:.3g}, while that of {others} is near chance: numbers dominate"
+        yield Breach(metric=METRIC, value=value, limit=scalar, message=message)
 
 
 def _is_so(metrics: Mapping[str, Value], share: float, scalar: float) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from trimtab.detectors import detector
-from trimtab.detectors.representing import CLEAR, RECALL, SCALAR, STRONG, measure_share, read_finite
+from trimtab.detectors.representing import CLEAR, RECALL, SCALAR, STRONG, measure_share, read_before, read_finite
 from trimtab.history import History
-from trimtab.types import Breach
+from trimtab.types import Breach, Value
 
 METRIC = f"{SCALAR}_{RECALL}"
 
@@ -32,17 +32,11 @@ def find_ignored_scalars(history: History, *, share: float = CLEAR, joint: float
         None; it is advisory. Encode numbers by quantiles or Fourier features, and weigh their loss by itself.
     """
     metrics = history.newest.values
-    scalar, whole = measure_share(metrics, SCALAR), measure_share(metrics)
-    if not (scalar < share and whole > joint) or _was_found(history, share, joint):
-        return
-    value = float(read_finite(history, METRIC)[-1])
-    message = f"{METRIC} is {value:.3g}, near chance, while {RECALL} is {metrics[RECALL]:.3g}: numbers are ignored"
-    yield Breach(metric=METRIC, value=value, limit=share, message=message)
+    if _is_so(metrics, share, joint) and not _is_so(read_before(history), share, joint):
+        value, whole = (float(read_finite(history, each)[-1]) for each in (METRIC, RECALL))
+        message = f"{METRIC} is {value:.3g}, near chance, while {RECALL} is {whole:.3g}: numbers are ignored"
+        yield Breach(metric=METRIC, value=value, limit=share, message=message)
 
 
-def _was_found(history: History, share: float, joint: float) -> bool:
-    """True if the review before was the same."""
-    if len(history) < 2:
-        return False
-    before = {name: float(history.column(name)[-2]) for name in history.newest.values if history.has(name)}
-    return measure_share(before, SCALAR) < share and measure_share(before) > joint
+def _is_so(metrics: Mapping[str, Value], share: float, joint: float) -> bool:
+    return measure_share(metrics, SCALAR) < share and measure_share(metrics) > joint

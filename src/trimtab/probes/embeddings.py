@@ -157,7 +157,9 @@ def _measure_shape(unit: Tensor) -> dict[str, Tensor]:
 
 
 def compute_effective_rank(rows: Tensor) -> Tensor:
-    """e to the entropy of the covariance's eigenvalues, divided by their sum; 1 where all are 0, NaN where one is NaN.
+    """How many directions rows take up: 1 for rows that are the same, NaN where a number is not finite.
+
+    It is e to the entropy of the eigenvalues of their covariance, divided by their sum.
 
     Of the covariance and not of the rows themselves: among the singular values of rows, what is left of the directions
     that have gone still counts, and hides it.
@@ -172,8 +174,8 @@ def compute_effective_rank(rows: Tensor) -> Tensor:
     total = values.sum()
     if not bool(total > 0):
         return gram.new_ones(())
-    shares = values / total
-    return torch.special.entr(shares).sum().exp()
+    rank: Tensor = torch.special.entr(values / total).sum().exp()
+    return rank
 
 
 def _measure_recall(unit: Tensor, sample: Sample) -> dict[str, Tensor]:
@@ -235,7 +237,8 @@ def compute_column_diversity(tokens: Tensor, values: Any) -> Tensor:
 def _normalize(rows: Tensor) -> Tensor:
     """Rows of length 1 in float64, or float32 where there is no such thing; a row of zeros stays one."""
     exact = rows.detach().to(torch.float32 if rows.device.type == "mps" else torch.float64)
-    return exact / torch.linalg.vector_norm(exact, dim=1, keepdim=True).clamp_min(torch.finfo(exact.dtype).tiny)
+    unit: Tensor = exact / torch.linalg.vector_norm(exact, dim=1, keepdim=True).clamp_min(torch.finfo(exact.dtype).tiny)
+    return unit
 
 
 @cache

@@ -185,6 +185,9 @@ class Moment:
     is_data_declared: bool = False
     """True if the loop has said that other data come from this step on."""
 
+    level_step: int | None = None
+    """The step after which nothing measured is a sample any more, where loss or weights were changed on purpose."""
+
     state_step: int | None = None
     """The step whose update is the last one in the state at hand; None if it is the step before."""
 
