@@ -13,7 +13,7 @@ from torch import nn
 from trimtab.control.course import Adaptation
 from trimtab.control.knobs import Knobs
 from trimtab.control.outcomes import Outcome, judge_adaptation
-from trimtab.control.representation import RECALL, RULES, SPREAD, Situation, decide_answer
+from trimtab.control.representation import RECALL, SPREAD, Situation, decide_answer, is_sound
 from trimtab.control.review import Review
 from trimtab.detectors.dead_columns import list_dead
 from trimtab.detectors.representing import name_zone
@@ -36,8 +36,8 @@ class RepresentationGuard:
 
     It answers what the detectors of representations find, and nothing else: a policy without them has no guard. The
     knobs it knows are `spread`, `diversity`, `diversity_temperature`, `marginal`, `temperature`, `centring` and
-    `coverage`; a weight of 0 will do, it is raised from 0.05 up. All that it does is an event of the run, and so is
-    the measured effect of it.
+    `coverage`; a weight of 0 will do, it is raised from 0.05 up. All that it does is an event of the run, and so is its
+    measured effect.
 
     Args:
         supervisor: the supervisor whose reviews it answers.
@@ -80,10 +80,10 @@ class RepresentationGuard:
         metrics = {name: each for name, each in values.items() if isinstance(each, float)}
         if not isfinite(metrics.get(SPREAD, float("nan"))):
             return
-        if self._kept is None:
-            self._keep()
         found = tuple(dict.fromkeys(each.detector for each in record.decision.findings))
         self._reviews.append(Review(len(self._reviews) + 1, record.measurement.step, metrics, findings=found))
+        if self._kept is None:
+            self._keep()
         self._judge()
         situation = self._describe(found)
         answers = decide_answer(situation)
@@ -170,13 +170,15 @@ class RepresentationGuard:
 
     def _is_best(self) -> bool:
         """True if no healthy review had a higher recall; of a run without recall, at every healthy one."""
-        calm = [each for each in self._reviews if not set(RULES) & set(each.findings)]
+        calm = [each for each in self._reviews if is_sound(each)]
         recalls = [each.metrics.get(RECALL, 0.0) for each in calm]
         return bool(recalls) and recalls[-1] >= max(recalls)
 
     def _keep(self) -> None:
-        self._kept = self._supervisor.keep_state(self._kept)
-        self._num_kept = len(self._reviews)
+        """Keep the state at hand, unless there is something wrong with it: nobody would go back to that."""
+        if is_sound(self._reviews[-1]):
+            self._kept = self._supervisor.keep_state()
+            self._num_kept = len(self._reviews)
 
     def _tell(self, event: str, **fields: Any) -> None:
         self._supervisor.tell_event(event, **fields)

@@ -18,11 +18,21 @@ from trimtab.control.review import Review
 FLOOR = 0.05
 """A weight that is to be raised begins at least here: no factor lifts 0, or 0.01 within a run."""
 
+MOST, MOST_TIMES = 1.0, 4.0
+"""A weight is not raised above 1, or four times what it was as the run began: far above, it is the only loss."""
+
+TEMPERATURE, COOL = "temperature", 0.2
+"""The temperature of the contrastive loss is not lowered below this: a high one makes directions go (Wang and Liu, arXiv
+2012.09740), and a low one is a trouble of its own."""
+
 MOST_RAISES = 4
 """Reviews in a row at which weights are raised before something has to have got better."""
 
 BETTER = 1.1
 """How many times what it was a number has to be to have got better."""
+
+CLEARLY = 0.005
+"""What it has to differ by at least: twice nothing is nothing."""
 
 RELAXED = 0.95
 """What the weight of the spread is multiplied by at each review once all is well again."""
@@ -46,6 +56,13 @@ DEAD = "dead-columns"
 """The detector of dead columns."""
 
 
+STUCK = 1e-4
+"""The diversity below which the tokens of a column do not differ at all: no loss has a gradient that would help."""
+
+SAME = 0.1
+"""The spread below which embeddings are all the same, where even an untrained model is above."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """What answers the finding of a detector."""
@@ -62,6 +79,8 @@ class Rule:
     def has_improved(self, before: Review, now: Review) -> bool:
         """True if it has got better from one review to another."""
         first, second = before.metrics.get(self.metric, nan), now.metrics.get(self.metric, nan)
+        if not abs(second - first) > CLEARLY:
+            return False
         return second * BETTER <= first if self.is_falling else second >= BETTER * first
 
 
@@ -69,7 +88,7 @@ RULES: Mapping[str, Rule] = {
     "embedding-collapse": Rule(
         {"spread": 1.5, "diversity": 1.3, "diversity_temperature": 0.8, "marginal": 0.8}, SPREAD
     ),
-    "dimensional-collapse": Rule({"spread": 1.5, "temperature": 0.8}, RANK),
+    "dimensional-collapse": Rule({"spread": 1.5, "temperature": 0.5}, RANK),
     DEAD: Rule({"diversity": 1.3, "diversity_temperature": 0.8}, DIVERSITY),
     "one-sided-embeddings": Rule({"centring": 1.5, "coverage": 1.5, "spread": 1.2}, "one_sidedness", is_falling=True),
     "embedding-shrinkage": Rule({"spread": 1.2, "diversity": 1.1}, SPREAD),
@@ -146,12 +165,17 @@ def decide_answer(situation: Situation) -> list[Adaptation]:
 def has_recovered(situation: Situation) -> bool:
     """True if recall and effective rank are what they were before the episode, nearly."""
     first = situation.episode[0].num_reviews
-    calm = [each for each in situation.reviews[: first - 1] if not set(RULES) & set(each.findings)]
+    calm = [each for each in situation.reviews[: first - 1] if is_sound(each)]
     if not calm:
         return True
     before, now = max(calm, key=_rate), situation.reviews[-1]
     shares = [(RECALL, RECALLED), (RANK, RANKED)]
     return all(not now.metrics.get(name, nan) < share * before.metrics.get(name, nan) for name, share in shares)
+
+
+def is_sound(review: Review) -> bool:
+    """True of a review without an alarm at which embeddings were apart; muted in warm-up, they may be all the same."""
+    return not set(RULES) & set(review.findings) and not review.metrics.get(SPREAD, nan) < SAME
 
 
 def _rate(review: Review) -> float:
@@ -162,6 +186,8 @@ def _rate(review: Review) -> float:
 
 def _answer_alarm(situation: Situation) -> list[Adaptation]:
     leading = RULES[situation.alarms[0]]
+    if situation.alarms[0] == DEAD and situation.reviews[-1].metrics.get(DIVERSITY, nan) < STUCK:
+        return _escalate(situation)
     if _count_raises(situation, leading) < MOST_RAISES:
         nudges = _nudge(situation)
         if nudges:
@@ -192,7 +218,14 @@ def _nudge(situation: Situation) -> list[Adaptation]:
     made: list[Adaptation] = []
     for knob, (alarm, factor) in asked.items():
         before = situation.targets[knob]
-        after = max(before, FLOOR) * factor if factor > 1 else before * factor
+        after = before * factor
+        if factor > 1:
+            most = max(MOST, MOST_TIMES * situation.initial[knob], before)
+            after = min(max(before, FLOOR) * factor, most)
+        elif knob == TEMPERATURE:
+            after = max(after, min(before, COOL))
+        if after == before:
+            continue
         why = f"{alarm} at review {len(situation.reviews)}"
         expected = f"{RULES[alarm].metric} {'falls' if RULES[alarm].is_falling else 'rises'} within a few reviews"
         made.append(_make(situation, made, "nudge", knob, before, after, alarm, why, expected, NUDGE_REVIEWS))
@@ -215,8 +248,9 @@ def _escalate(situation: Situation) -> list[Adaptation]:
             expected = "its tokens differ where its values do"
             made.append(_make(situation, made, "renewal", each, 0.0, 1.0, trigger, why, expected, NUDGE_REVIEWS))
         return made
-    if situation.kept is not None and situation.count("restoration") < MOST_RESTORATIONS:
-        now, then = len(situation.reviews), situation.kept
+    may_restore = situation.kept is not None and (bool(situation.alarms) or _is_worth_restoring(situation))
+    if may_restore and situation.count("restoration") < MOST_RESTORATIONS:
+        now, then = len(situation.reviews), situation.kept or 0
         why = f"{trigger if situation.alarms else 'recall or rank'} has not got better by weights alone"
         expected = "what was learned before is kept, now that the weights are others"
         return [_make(situation, made, "restoration", "weights", now, then, trigger, why, expected, NUDGE_REVIEWS)]
@@ -224,6 +258,13 @@ def _escalate(situation: Situation) -> list[Adaptation]:
         return []
     why = f"{trigger} is still there after {situation.count('restoration')} restorations"
     return [_make(situation, made, "exhaustion", "weights", 0.0, 0.0, trigger, why, "nothing; the run goes on", 0)]
+
+
+def _is_worth_restoring(situation: Situation) -> bool:
+    """True if the state to go back to is worth more than the one at hand: by recall, or by rank."""
+    then, now = situation.reviews[(situation.kept or 0) - 1], situation.reviews[-1]
+    has_lost_rank = now.metrics.get(RANK, nan) < RANKED * then.metrics.get(RANK, nan)
+    return has_lost_rank or not now.metrics.get(RECALL, nan) > then.metrics.get(RECALL, nan)
 
 
 def _settle(situation: Situation) -> list[Adaptation]:
