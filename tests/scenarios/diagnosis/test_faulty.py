@@ -34,7 +34,8 @@ def test_every_cause_of_a_log_has_its_scenario() -> None:
         "schedule-at-wrong-pace", "trained-in-eval-mode", "unoptimized-parameters", "gradients-change-with-depth",
         "updates-out-of-proportion", "weights-turned-to-noise", "saturated-units", "activations-change-with-depth",
         "input-ignored", "fluctuating-gradients", "dead-network", "learns-too-slowly", "replicas-apart", "growing-gap",
-        "evaluation-stands-still",
+        "evaluation-stands-still", "representations-shrink", "few-directions", "one-sided", "columns-are-dead",
+        "numbers-are-ignored", "numbers-dominate",
     }  # fmt: skip
     unmeasured = {"loss-not-recorded", "loss-scale-not-recorded"}
     assert known_causes.keys() - own - unmeasured == {cause for _, cause, _ in FAULTY.values()}
