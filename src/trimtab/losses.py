@@ -86,8 +86,8 @@ def compute_coverage(
     """Rows on both sides of every plane through the origin: random planes, one-sidedness penalized.
 
     mean over planes of (mean over i of tanh(g·zᵢ))², with rows z of length 1 and normals g drawn from N(0, 1) anew at
-    every call. It is 0 where every row has its opposite, and 0.39 for rows that are all the same. There its gradient
-    is small, as tanh is flat far from a plane: add `compute_centring` to it.
+    every call. It is 0 where every row has its opposite, and 0.39 for rows that are all the same. Of rows far on one
+    side its gradient points another way with every draw of planes, and hardly moves them: add `compute_centring` to it.
 
     Args:
         embeddings: shape (rows, dimensions).
@@ -107,7 +107,7 @@ def compute_centring(embeddings: Tensor) -> Tensor:
     """A mean of the rows at the origin: ‖mean z‖², with rows z of length 1.
 
     It is 1 for rows that are all the same, 0 where they cancel out, and about the mean cosine between rows. Its
-    gradient has the same length however one-sided they are, so it works where planes alone do not.
+    gradient points away from the mean at every step, so it moves rows that planes alone do not.
 
     Args:
         embeddings: shape (rows, dimensions).

@@ -21,9 +21,9 @@ FLOOR = 0.05
 MOST, MOST_TIMES = 1.0, 4.0
 """A weight is not raised above 1, or four times what it was as the run began: far above, it is the only loss."""
 
-TEMPERATURE, COOL = "temperature", 0.2
-"""The temperature of the contrastive loss is not lowered below this: a high one makes directions go (Wang and Liu, arXiv
-2012.09740), and a low one is a trouble of its own."""
+TEMPERATURE, HOT, COOL = "temperature", 1.0, 0.2
+"""The temperature of the contrastive loss: one above 1, of cosines from -1 to 1, minds no row more than another (Wang
+and Liu, arXiv 2012.09740), and counts as 1; it is not lowered below 0.2, as a low one is a trouble of its own."""
 
 MOST_RAISES = 4
 """Reviews in a row at which weights are raised before something has to have got better."""
@@ -223,7 +223,7 @@ def _nudge(situation: Situation) -> list[Adaptation]:
             most = max(MOST, MOST_TIMES * situation.initial[knob], before)
             after = min(max(before, FLOOR) * factor, most)
         elif knob == TEMPERATURE:
-            after = max(after, min(before, COOL))
+            after = max(min(before, HOT) * factor, min(before, COOL))
         if after == before:
             continue
         why = f"{alarm} at review {len(situation.reviews)}"
@@ -261,10 +261,9 @@ def _escalate(situation: Situation) -> list[Adaptation]:
 
 
 def _is_worth_restoring(situation: Situation) -> bool:
-    """True if the state to go back to is worth more than the one at hand: by recall, or by rank."""
+    """True if the state to go back to is worth more than the one at hand: by recall, or by rank without one."""
     then, now = situation.reviews[(situation.kept or 0) - 1], situation.reviews[-1]
-    has_lost_rank = now.metrics.get(RANK, nan) < RANKED * then.metrics.get(RANK, nan)
-    return has_lost_rank or not now.metrics.get(RECALL, nan) > then.metrics.get(RECALL, nan)
+    return not _rate(now) > _rate(then)
 
 
 def _settle(situation: Situation) -> list[Adaptation]:

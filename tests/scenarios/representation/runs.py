@@ -174,6 +174,12 @@ class Scenario:
     spoil: Callable[[nn.Module], None] | None = None
     """What happens at the onset, beside the weights."""
 
+    healthy: Mapping[str, float] = field(default_factory=dict)
+    """The knobs of the healthy run to compare with, where they differ from the usual ones beside what goes wrong."""
+
+    signs: tuple[str, ...] = ("embedding-collapse",)
+    """The detectors of which one has to find it."""
+
     epochs: int = 30
 
 
@@ -202,10 +208,23 @@ ONSET = 10
 SCENARIOS = {
     "collapse": Scenario(attract, {"spread": 0.0}),
     "small-spread": Scenario(attract, {"spread": 0.01}),
-    "dimensional-collapse": Scenario(contrast, {"spread": 0.0, "temperature": 5.0}),
-    "hemisphere": Scenario(contrast, {"spread": 0.0, "temperature": 0.02}, onset=ONSET, spoil=bias_output),
-    "late-rescue": Scenario(attract, {"spread": 0.0}, onset=ONSET),
-    "dead-columns": Scenario(contrast, onset=ONSET, spoil=kill_columns),
+    "dimensional-collapse": Scenario(
+        contrast, {"spread": 0.0, "temperature": 5.0}, healthy={"spread": 0.0}, signs=("dimensional-collapse",)
+    ),
+    "hemisphere": Scenario(
+        contrast,
+        {"spread": 0.0, "temperature": 0.02},
+        onset=ONSET,
+        spoil=bias_output,
+        signs=("one-sided-embeddings",),
+    ),
+    "late-rescue": Scenario(
+        attract,
+        {"spread": 0.0},
+        onset=ONSET,
+        signs=("embedding-collapse", "dimensional-collapse", "embedding-shrinkage"),
+    ),
+    "dead-columns": Scenario(contrast, onset=ONSET, spoil=kill_columns, signs=("dead-columns",)),
 }
 """What is made to go wrong; the last one on tables alone."""
 
@@ -306,3 +325,21 @@ class Run:
     def recall(self) -> float:
         """The recall of the last three reviews, their mean."""
         return float(np.mean([each["recall_at_1"] for each in self.metrics[-3:]]))
+
+    @property
+    def first_sign(self) -> int | None:
+        """The first review at which one of the scenario's detectors found something; None if none did."""
+        return min((review for name, review in self.found if name in self.scenario.signs), default=None)
+
+
+@cache
+def train_healthy(data: str, name: str, seed: int = 0) -> Run:
+    """The training of a scenario without what goes wrong in it, guarded."""
+    scenario = SCENARIOS[name]
+    return Run(data, Scenario(scenario.joint, scenario.healthy), guarded=True, seed=seed).train()
+
+
+@cache
+def train_spoilt(data: str, name: str, *, guarded: bool, seed: int = 0) -> Run:
+    """The training of a scenario."""
+    return Run(data, SCENARIOS[name], guarded=guarded, seed=seed).train()
