@@ -188,24 +188,32 @@ def _answer_alarm(situation: Situation) -> list[Adaptation]:
     leading = RULES[situation.alarms[0]]
     if situation.alarms[0] == DEAD and situation.reviews[-1].metrics.get(DIVERSITY, nan) < STUCK:
         return _escalate(situation)
-    if _count_raises(situation, leading) < MOST_RAISES:
-        nudges = _nudge(situation)
-        if nudges:
-            return nudges
+    if _count_stale(situation, leading) < MOST_RAISES:
+        return _nudge(situation)
     return _escalate(situation)
 
 
-def _count_raises(situation: Situation, rule: Rule) -> int:
-    """At how many reviews in a row weights were moved without an improvement since."""
-    marks = [each.num_reviews for each in situation.episode if each.kind in ("restoration", "renewal")]
-    since = max(marks, default=0)
-    rounds = sorted({each.num_reviews for each in situation.episode if each.kind == "nudge"})
-    counted: list[int] = []
-    for each in (*(number for number in rounds if number > since), len(situation.reviews)):
-        if counted and rule.has_improved(situation.reviews[counted[0] - 1], situation.reviews[each - 1]):
+def _find_mark(situation: Situation) -> int:
+    """The reviews made before the model was last set back, made anew in part, or had recovered; 0 for never."""
+    marks = [each.num_reviews for each in situation.past if each.kind in ("restoration", "renewal", "recovery")]
+    return max(marks, default=0)
+
+
+def _count_stale(situation: Situation, rule: Rule) -> int:
+    """The reviews with an alarm since the mark, or since something has got better, but for the first of them."""
+    since = [each for each in situation.reviews[_find_mark(situation) :] if set(RULES) & set(each.findings)]
+    counted: list[Review] = []
+    for each in since:
+        if counted and rule.has_improved(counted[0], each):
             counted = []
         counted.append(each)
     return len(counted) - 1
+
+
+def _list_rounds(situation: Situation) -> list[int]:
+    """The reviews at which weights were moved since the mark."""
+    nudges = {each.num_reviews for each in situation.episode if each.kind == "nudge"}
+    return sorted(each for each in nudges if each > _find_mark(situation))
 
 
 def _nudge(situation: Situation) -> list[Adaptation]:
@@ -248,15 +256,16 @@ def _escalate(situation: Situation) -> list[Adaptation]:
             expected = "its tokens differ where its values do"
             made.append(_make(situation, made, "renewal", each, 0.0, 1.0, trigger, why, expected, NUDGE_REVIEWS))
         return made
-    may_restore = situation.kept is not None and (bool(situation.alarms) or _is_worth_restoring(situation))
-    if may_restore and situation.count("restoration") < MOST_RESTORATIONS:
-        now, then = len(situation.reviews), situation.kept or 0
+    num_restored = situation.count("restoration")
+    is_other = bool(_list_rounds(situation)) or not num_restored  # from there it would go as it went
+    if situation.kept is not None and is_other and num_restored < MOST_RESTORATIONS:
+        now, then = len(situation.reviews), situation.kept
         why = f"{trigger if situation.alarms else 'recall or rank'} has not got better by weights alone"
         expected = "what was learned before is kept, now that the weights are others"
         return [_make(situation, made, "restoration", "weights", now, then, trigger, why, expected, NUDGE_REVIEWS)]
     if any(each.kind == "exhaustion" for each in situation.episode):
         return []
-    why = f"{trigger} is still there after {situation.count('restoration')} restorations"
+    why = f"{trigger} is still there after {num_restored} restorations"
     return [_make(situation, made, "exhaustion", "weights", 0.0, 0.0, trigger, why, "nothing; the run goes on", 0)]
 
 
@@ -273,7 +282,8 @@ def _settle(situation: Situation) -> list[Adaptation]:
         why = "there is no alarm any more, and recall and rank are back"
         return [_make(situation, [], "recovery", "weights", 0.0, 0.0, "outcome", why, "nothing; it is declared", 0)]
     since = max(each.num_reviews for each in situation.episode)
-    if now - since < SETTLING or _rate(situation.reviews[-1]) >= BETTER * _rate(situation.reviews[-1 - SETTLING]):
+    is_rising = now > SETTLING and _rate(situation.reviews[-1]) >= BETTER * _rate(situation.reviews[-1 - SETTLING])
+    if now - since < SETTLING or is_rising or situation.kept is None or not _is_worth_restoring(situation):
         return []
     return _escalate(situation)
 

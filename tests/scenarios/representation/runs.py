@@ -102,6 +102,7 @@ class Table:
     def observe(self, model: nn.Module) -> dict[str, Any]:
         """What a review is handed."""
         first, second = (model(each) for each in self.sample)
+        assert isinstance(model, Tabular)
         tokens = model.encode(self.held_out)
         columns = {
             name: Column(self.held_out[:, index], tokens[:, index], "scalar" if name in SCALARS else "category")
@@ -137,7 +138,8 @@ class Tabular(nn.Module):
         """The embeddings; shape (rows, dimensions)."""
         shown = rows[:, len(SCALARS) + len(CATEGORIES) :]
         tokens = self.encode(rows) * shown[:, :, None]
-        return self.head(torch.cat([tokens.flatten(1), shown], 1))
+        embeddings: Tensor = self.head(torch.cat([tokens.flatten(1), shown], 1))
+        return embeddings
 
 
 @cache
@@ -196,7 +198,8 @@ def kill_columns(model: nn.Module) -> None:
     """Columns whose encoders give the same whatever they are shown, without a gradient."""
     assert isinstance(model, Tabular)
     for name in DEAD:
-        first = model.columns[name][0]
+        first = next(model.columns[name].children())
+        assert isinstance(first, nn.Linear)
         with torch.no_grad():
             first.weight.zero_()
             first.bias.fill_(-20.0)
