@@ -29,6 +29,10 @@ RESTORING = ("rollback", "reload")
 STATE_STEP = "state_step"
 """The metric that says which state a row measured, where that is not the one after the update of the step before."""
 
+LEVEL_STEP = "level_step"
+"""The metric that says that what was measured after a step is no sample any more: the loss or the weights were changed
+on purpose; -1 for all that was measured."""
+
 LEVELLED = ("loss", "grad_norm", "group_grad_norm", "probe_loss")
 """The metrics whose level detectors rest on; a row with a finding on one of them is no sample."""
 

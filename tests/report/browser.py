@@ -64,7 +64,9 @@ def browse() -> Iterator[Any]:
             opened.page.on("request", lambda request: opened.requested.append(request.url))
             opened.page.on(
                 "console",
-                lambda message: opened.complaints.append(message.text) if message.type in ("warning", "error") else None,
+                lambda message: (
+                    opened.complaints.append(message.text) if message.type in ("warning", "error") else None
+                ),
             )
             opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
             opened.page.on("dialog", lambda dialog: (opened.asked.append(dialog.message), dialog.dismiss()))

@@ -18,7 +18,9 @@ require("playwright")
 
 OpenTab = Callable[..., Opened]
 
-RANGES = "[...document.querySelectorAll('.plot')].filter(each => each._fullLayout).map(each => each._fullLayout.xaxis.range)"
+RANGES = (
+    "[...document.querySelectorAll('.plot')].filter(each => each._fullLayout).map(each => each._fullLayout.xaxis.range)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +158,9 @@ def test_a_page_prints(open_tab: OpenTab, page_file: Path) -> None:
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert not page.locator(".tools").is_visible()
     assert _brightness(page.evaluate("getComputedStyle(document.body).backgroundColor")) > 0.9
-    widths = page.evaluate("[...document.querySelectorAll('.plot')].map(each => each.querySelector('.main-svg').getBoundingClientRect().width)")
+    widths = page.evaluate(
+        "[...document.querySelectorAll('.plot')].map(each => each.querySelector('.main-svg').getBoundingClientRect().width)"
+    )
     assert max(widths) <= 680
     assert len(widths) == len(page.evaluate(RANGES))
 
@@ -192,5 +196,3 @@ def test_a_newer_document_is_drawn_in_place(open_tab: OpenTab, page_file: Path, 
     page.wait_for_selector("#panel-embedding_rank .main-svg")
     assert page.evaluate(RANGES)[0] == zoomed
     assert opened.complaints == []
-
-

@@ -44,7 +44,9 @@ class Adaptation:
     kind: str
     """`rotation`: training goes on with fresh data. `finalization`: from the best weights, the learning rate falls to
     nearly 0. `cool`, `raise`: the learning rate is multiplied by less or more than 1. `return`: a change of the
-    learning rate is given back. `resumption`: a finalization is given up, since stopping was ruled out meanwhile."""
+    learning rate is given back. `resumption`: a finalization is given up, since stopping was ruled out meanwhile. Of a
+    `RepresentationGuard`: `nudge`, `relaxation`, `restoration`, `renewal`, `recovery` and `exhaustion`, see
+    `trimtab.control.representation`."""
 
     num_reviews: int
     """Reviews made before it."""
@@ -56,7 +58,8 @@ class Adaptation:
     """Steps made before it."""
 
     what: str
-    """What was changed: `partition`, or `rate_factor`, which multiplies the learning rate of the schedule."""
+    """What was changed: `partition`, `rate_factor`, which multiplies the learning rate of the schedule, or the name of
+    a loss weight; of what sets weights back or initializes them anew, `weights`."""
 
     before: float
     """What it was."""
@@ -65,7 +68,7 @@ class Adaptation:
     """What it is from now on; of a finalization, what it falls to."""
 
     trigger: str
-    """What asked for it: `plateau`, `room`, `outcome` or `signal`."""
+    """What asked for it: `plateau`, `room`, `outcome` or `signal`; or the detector that found something."""
 
     why: str
     """What was seen, in one sentence."""

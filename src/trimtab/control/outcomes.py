@@ -36,10 +36,10 @@ class Outcome:
     """The name of the adaptation."""
 
     verdict: Verdict
-    """`helped`: `after` is below `before` by more than `margin`. `harmed`: above by more. Else `no effect`."""
+    """`helped`: `after` is better than `before` by more than `margin`. `harmed`: worse by more. Else `no effect`."""
 
     before: float
-    """What the validation loss was, or would have been by its trend."""
+    """What the validation loss, or whatever else it is judged by, was or would have been by its trend."""
 
     after: float
     """What it is."""
@@ -62,7 +62,13 @@ class Outcome:
 
 
 def judge_adaptation(
-    adaptation: Adaptation, reviews: Sequence[Review], *, min_delta: float = 0.0, is_over: bool = False
+    adaptation: Adaptation,
+    reviews: Sequence[Review],
+    *,
+    min_delta: float = 0.0,
+    is_over: bool = False,
+    metric: str = "val_loss",
+    is_higher_better: bool = False,
 ) -> Outcome | None:
     """Measure what an adaptation did.
 
@@ -75,6 +81,8 @@ def judge_adaptation(
         reviews: all reviews.
         min_delta: a difference that does not count.
         is_over: True if no more reviews will come, so that those at hand have to do.
+        metric: what is compared.
+        is_higher_better: True for a metric such as a recall.
 
     Returns:
         The outcome; None as long as there are too few reviews.
@@ -82,16 +90,18 @@ def judge_adaptation(
     num = min(len(reviews) - adaptation.num_reviews, adaptation.num_judged)
     if num < 1 or (num < adaptation.num_judged and not is_over):
         return None
-    scores = [each.score for each in reviews[: adaptation.num_reviews + num]]
+    sign = -1.0 if is_higher_better else 1.0
+    scores = [sign * each.metrics[metric] for each in reviews[: adaptation.num_reviews + num]]
     earlier, later = scores[: adaptation.num_reviews], scores[adaptation.num_reviews :]
     before, after, error = _COMPARE.get(adaptation.kind, _compare_levels)(earlier, later)
     margin = max(SURE * error, min_delta, NEGLIGIBLE * abs(before))
     verdict = _judge(after - before, margin)
     num_steps = reviews[adaptation.num_reviews + num - 1].step - adaptation.step
     shown = (
-        f"{adaptation.name}: {verdict}: val_loss {after:.4g} after {num} reviews, {before:.4g} before (±{margin:.2g})"
+        f"{adaptation.name}: {verdict}: {metric} {sign * after:.4g} after {num} reviews, {sign * before:.4g} before "
+        f"(±{margin:.2g})"
     )
-    return Outcome(adaptation.name, verdict, before, after, margin, num, num_steps, shown)
+    return Outcome(adaptation.name, verdict, sign * before, sign * after, margin, num, num_steps, shown)
 
 
 def measure_noise(scores: Sequence[float]) -> float:

@@ -11,6 +11,7 @@ from trimtab.control.rows import RowTracker
 from trimtab.loop.assembly import assemble
 from trimtab.loop.options import Options, choose_to_go_on, validate_numbers, validate_parts
 from trimtab.loop.result import FitResult
+from trimtab.loop.reviews import Embed
 from trimtab.loop.training import Training
 from trimtab.probes.rerun import ComputeLoss
 
@@ -49,6 +50,7 @@ def fit(
     partitions: int | Sequence[Iterable[Any]] | None = None,
     adaptive: bool = False,
     rows: RowTracker | None = None,
+    embed: Embed | None = None,
     checkpoint_every: int = 200,
     trackers: Sequence[Tracker] = (),
     progress: bool | None = None,
@@ -87,6 +89,9 @@ def fit(
             is room to push; given back where it did not help.
         rows: follows each row of the data; `train_loader` is one over `IndexedRows`, and `compute_loss` gets the batch
             without the row numbers and returns a loss for each row, whose mean is the loss.
+        embed: `embed(model)`, called at each validation in eval mode: what the model makes of a fixed sample, a mapping
+            with `embeddings`, and where there are any `views` and `columns`, as for `Supervisor.review`. If
+            `compute_loss` has a dict `weights` that it reads, a `RepresentationGuard` moves them.
         checkpoint_every: steps between two checkpoints.
         trackers: who is told of the run beside its folder, as for the supervisor.
         progress: whether to show a progress bar; None for where standard error is a terminal.
@@ -117,6 +122,7 @@ def fit(
         partitions=partitions,
         adaptive=adaptive,
         rows=rows,
+        embed=embed,
         checkpoint_every=checkpoint_every,
         trackers=trackers,
         progress=progress,

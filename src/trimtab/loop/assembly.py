@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from torch import nn
 
 from trimtab.control.batches import find_device
 from trimtab.control.course import Rules
+from trimtab.control.guarding import RepresentationGuard
 from trimtab.control.memory import MicroBatchSize
 from trimtab.control.partitions import list_loaders
 from trimtab.control.workers import Workers
@@ -79,6 +80,8 @@ class Parts:
 
     memory: Memory | None
     """Records a run that has no folder."""
+    guard: RepresentationGuard | None = None
+    """Keeps representations alive, where there are any."""
 
 
 def assemble(
@@ -139,7 +142,12 @@ def assemble(
     workers = Workers(folder)
     data = TrainingData(loaders, options.accumulate, workers, has_rows=by_row)
     keeps_best = bool(options.restore_best)
-    reviews = Reviews(model, make_objective(val_loader), val_loader, workers, folder, keeps_best=keeps_best)
+    reviews = Reviews(
+        model, make_objective(val_loader), val_loader, workers, folder, keeps_best=keeps_best, embed=options.embed
+    )
+    weights, guard = getattr(compute_loss, "weights", None), None
+    if options.embed is not None and isinstance(weights, MutableMapping):
+        guard = RepresentationGuard(supervisor, weights)
     rules = Rules(
         epochs=options.epochs,
         patience=options.patience,
@@ -162,4 +170,5 @@ def assemble(
         ending=Ending(model, reviews, supervisor, make_objective(test_loader), test_loader, workers),
         described=describe_data(train_loader, len(loaders)),
         memory=memory,
+        guard=guard,
     )

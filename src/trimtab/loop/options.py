@@ -15,7 +15,7 @@ from trimtab.control.early_stopping import validate_patience
 from trimtab.control.rows import RowTracker
 from trimtab.errors import InputError
 from trimtab.journal.format import MANIFEST
-from trimtab.loop.reviews import Criterion
+from trimtab.loop.reviews import Criterion, Embed
 from trimtab.ranks import is_distributed
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Options:
     partitions: int | Sequence[Iterable[Any]] | None
     adaptive: bool
     rows: RowTracker | None
+    embed: Embed | None
     checkpoint_every: int
     trackers: Sequence[Tracker]
     progress: bool | None
@@ -111,6 +112,10 @@ def validate_numbers(options: Options, *, has_scores: bool) -> None:
         raise InputError("fit: partitions needs patience, which says when a run has stalled; pass patience= too")
     if options.adaptive and not has_scores:
         raise InputError("fit: adaptive needs a validation loss to judge by; pass val_loader= too")
+    if options.embed is not None and not callable(options.embed):
+        raise InputError(f"fit: embed is {options.embed!r}; it has to be a function embed(model)")
+    if options.embed is not None and not has_scores:
+        raise InputError("fit: embed is called at validations; pass val_loader= too")
     if options.rows is not None and not isinstance(options.rows, RowTracker):
         raise InputError(
             f"fit: rows is a {type(options.rows).__name__!r}; it has to be a trimtab.control.rows.RowTracker"

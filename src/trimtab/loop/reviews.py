@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
+import torch
 from torch import nn
 
 from trimtab.control.best_epoch import choose_best_epochs
@@ -15,15 +16,22 @@ from trimtab.control.memory import Clearing
 from trimtab.control.review import Review
 from trimtab.control.weights import BY_COMPOSITE, BY_LOSS, BestWeights
 from trimtab.control.workers import Workers
-from trimtab.errors import TrimtabError
+from trimtab.errors import InputError, TrimtabError
 from trimtab.loop.objective import Objective
 from trimtab.loop.validation import validate
+from trimtab.probes.rerun import keep_training
 from trimtab.probes.spectra import SCORE, count_work, measure_spectra
 from trimtab.spectra import summarize_spectra
 from trimtab.supervisor import Supervisor
 
 DISTURBING = {"rollback", "reload", "cool", "reset"}
 """The responses after which weights or updates are not what training alone made of them."""
+
+OBSERVED = {"embeddings", "views", "columns"}
+"""What `embed` may give."""
+
+Embed: TypeAlias = Callable[[nn.Module], Mapping[str, Any]]
+"""Gives what a model makes of a fixed sample, as `Supervisor.review` takes it."""
 
 Criterion = Literal["loss", "composite"]
 """By what the best review is chosen."""
@@ -45,6 +53,7 @@ class Reviews:
         workers: told of the loader's workers.
         folder: the run folder; None for none.
         keeps_best: keep the weights of the best ones, by loss and by composite.
+        embed: gives what the model makes of a fixed sample; None for nothing.
 
     Attributes:
         made: the reviews.
@@ -59,6 +68,7 @@ class Reviews:
         folder: Path | None,
         *,
         keeps_best: bool,
+        embed: Embed | None = None,
     ) -> None:
         self._model, self._objective, self._loader, self._workers = model, objective, loader, workers
         self._kept: dict[Criterion, BestWeights] = {}
@@ -66,6 +76,7 @@ class Reviews:
             self._kept = {"loss": BestWeights(folder, BY_LOSS), "composite": BestWeights(folder, BY_COMPOSITE)}
         self._measures_spectra = keeps_best and count_work(model) <= MOST_WORK
         self._clearing = Clearing()
+        self._embed = embed
         self.made: list[Review] = []
 
     @property
@@ -101,7 +112,7 @@ class Reviews:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in told.items())
         logger.info("epoch %d, step %d: %s", epoch, step, shown)
         self._keep_if_best()
-        decision = supervisor.review(**metrics, **spectra)
+        decision = supervisor.review(**metrics, **spectra, **self._observe())
         found = tuple(dict.fromkeys(each.detector for each in decision.findings))
         self.made[-1] = replace(self.made[-1], metrics=told | _list_quality(supervisor, step), findings=found)
         return self.made[-1]
@@ -133,6 +144,25 @@ class Reviews:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what was remembered."""
         self.made = [Review(**{**each, "findings": tuple(each["findings"])}) for each in state["made"]]
+
+    @torch.no_grad()
+    def _observe(self) -> Mapping[str, Any]:
+        """What the model makes of a fixed sample; the training goes on as if it had not been asked.
+
+        Raises:
+            InputError: if there are no embeddings in it.
+        """
+        if self._embed is None:
+            return {}
+        with keep_training(self._model):
+            self._model.eval()
+            observed = self._embed(self._model)
+        if not isinstance(observed, Mapping) or not {"embeddings"} <= observed.keys() <= OBSERVED:
+            raise InputError(
+                f"fit: embed returned {observed!r:.60}; it has to return a dict with 'embeddings', and where there are "
+                "any 'views' and 'columns'"
+            )
+        return observed
 
     def _measure_spectra(self) -> dict[str, float]:
         """The metrics of the weights' spectra; none where they are not looked at."""

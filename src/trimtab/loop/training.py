@@ -42,6 +42,7 @@ class Training:
         self._data, self._described, self._workers = parts.data, parts.described, parts.workers
         self._reviews, self._adapting, self._stages = parts.reviews, parts.adapting, parts.stages
         self._folder, self._ending, self._memory = parts.folder, parts.ending, parts.memory
+        self._guard = parts.guard
         self._inbox = Inbox(parts.folder)
         self._ended = Ended()
         self._num_steps = self._num_steps_before = 0
@@ -184,6 +185,8 @@ class Training:
         self._finishes = False  # that was this epoch's; the run may be given more
         is_new = self._num_steps > self._num_steps_before
         self._adapting.complete()
+        if self._guard is not None:
+            self._guard.complete()
         if is_new:
             self._save(now=True)
             if status == "stopped-early":
@@ -284,6 +287,9 @@ class Training:
         level = logging.ERROR if status in ("aborted", "halted") else logging.INFO
         logger.log(level, "%s at step %d: %s", status, self._num_steps, reason)
         best = self._reviews.best
+        made, outcomes = list(self._adapting.made), list(self._adapting.outcomes)
+        if self._guard is not None:
+            made, outcomes = made + self._guard.made, outcomes + self._guard.outcomes
         return FitResult(
             status=status,
             reason=reason,
@@ -296,9 +302,9 @@ class Training:
             decision=decision,
             restored=self._ended.restored,
             test_metrics=self._ended.test_metrics or {},
-            adaptations=tuple(self._adapting.made),
-            outcomes=tuple(self._adapting.outcomes),
-            timeline=self._stages.read(self._adapting.made),
+            adaptations=tuple(made),
+            outcomes=tuple(outcomes),
+            timeline=self._stages.read(made),
             log=None if self._memory is None else self._memory.log,
         )
 

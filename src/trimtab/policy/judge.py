@@ -14,7 +14,7 @@ from trimtab.history import History
 from trimtab.journal import parse_decision, to_fields
 from trimtab.policy.decision import decide
 from trimtab.policy.table import LEDGER_CAPACITY, Policy
-from trimtab.types import Decision, Finding, Measurement, Record
+from trimtab.types import LEVEL_STEP, Decision, Finding, Measurement, Record
 
 
 class Judge:
@@ -41,12 +41,14 @@ class Judge:
 
     def remember(self, record: Record) -> None:
         """Take a record that was judged before."""
+        self._begin_level(record.measurement)
         self._history_of(record.measurement).append(record.measurement)
         self.settle(record)
 
     def judge(self, measurement: Measurement) -> Decision:
         """Remember a measurement, and decide on it; `settle` has to follow."""
         history = self._history_of(measurement)
+        self._begin_level(measurement)
         history.append(measurement)
         findings = detect(history, self._settings)
         return decide(
@@ -111,6 +113,12 @@ class Judge:
         self.steps.load_state_dict(state["history"])
         self.reviews.load_state_dict(state["reviews"])
         self.ledger = deque(map(parse_decision, state["ledger"]), maxlen=LEDGER_CAPACITY)
+
+    def _begin_level(self, measurement: Measurement) -> None:
+        """Let no row be a sample that was measured of a loss, or of weights, that were changed on purpose since."""
+        kept = measurement.values.get(LEVEL_STEP)
+        if isinstance(kept, float):
+            self.steps.abandon(int(kept))
 
     def _is_state_sound(self, measurement: Measurement, findings: Sequence[Finding]) -> bool:
         """True if the probe has measured the state at this step, and it was judged, and nothing was found in it."""

@@ -37,10 +37,18 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "innovation": {"alpha": 0.1, "epsilon": 0.5, "ladder": ["rollback"]},
         },
     },
+    "published-zones": {
+        "detectors": {
+            "embedding-collapse": {"dimensions": 256, "reviews": 0},
+            "embedding-shrinkage": {"dimensions": 256, "reviews": 0},
+        }
+    },
 }
 """Named policies, each a table over the default. `three-tier`: a group whose gradient norm is above 1e4 is clipped,
 above 1e6 dropped, and after three drops frozen, whatever its own level is. `algorithm-1`: Algorithm 1 of arXiv
-2601.17483 and nothing else, with the probe at every step; mean and limit are the settings of `innovation`."""
+2601.17483 and nothing else, with the probe at every step; mean and limit are the settings of `innovation`.
+`published-zones`: embeddings are judged by the published limits of their standard deviation, 0.02 and 0.035, which are
+for 256 dimensions, and from the first review on."""
 
 DEFAULT_LADDERS: Mapping[str, tuple[str, ...]] = {
     "nonfinite": ("skip", "rollback+repair", "skip", "halt"),

@@ -207,6 +207,9 @@ class Moment:
     is_data_declared: bool = False
     """True if the loop has said that other data come from this step on."""
 
+    level_step: int | None = None
+    """The step after which nothing measured is a sample any more, where loss or weights were changed on purpose."""
+
     state_step: int | None = None
     """The step whose update is the last one in the state at hand; None if it is the step before."""
 
@@ -233,6 +236,9 @@ class Moment:
 
     spectra: Spectra | None = None
     """What this rank has measured of them."""
+
+    sample: Any = None
+    """At a review: what the model made of a fixed sample of rows, a `Sample`, on every rank; None without one."""
 
     note: str = ""
     """What the record is to say beside the numbers: the parameters whose gradients are not finite."""

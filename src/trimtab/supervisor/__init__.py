@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections import deque
@@ -10,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from trimtab.journal.recorder import Recorder
 from trimtab.policy import Judge, Policy
 from trimtab.policy.table import LEDGER_CAPACITY
 from trimtab.probes import Watch
+from trimtab.probes.embeddings import Sample, read_sample
 from trimtab.probes.groups import Grouping
 from trimtab.probes.locate import locate_nonfinite
 from trimtab.probes.mode_gap import is_compiled
@@ -42,7 +44,7 @@ from trimtab.report.health import Health, assess_health
 from trimtab.signals import SIGNALS, Inbox
 from trimtab.state.archive import Archive
 from trimtab.state.buffers import BufferCopies
-from trimtab.state.live import Form, LiveState, Partner, Place
+from trimtab.state.live import Form, LiveState, Partner, Place, Snapshot, restore_options
 from trimtab.state.packing import to_arrays, to_tensors
 from trimtab.state.run import RunState
 from trimtab.state.schedule import ProbeSchedule, SnapshotSchedule
@@ -75,6 +77,19 @@ class Resumed:
 
     extra: Mapping[str, Any]
     """What the loop handed to `checkpoint`."""
+
+
+class Follower(Protocol):
+    """Whoever is told of every review."""
+
+    def follow(self, record: Record) -> None:
+        """Do what a review asks for."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """What is remembered, as numbers, text, lists and mappings."""
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        """Take over what was remembered."""
 
 
 class Supervisor:
@@ -215,9 +230,11 @@ class Supervisor:
         self._unshared: Exception | None = None
         self._pace = Pace()
         self._is_rate_declared = self._is_data_declared = False
+        self._level_step: int | None = None
         self._updates_itself = bool(self_updating)
         self._compares_modes = compute_loss is not None and not self_updating and not is_compiled(network)
         self._watches: dict[str, Watch] = {}
+        self._followers: list[Follower] = []
         self._suspects = Suspects()
         self._done: deque[tuple[Decision, Action]] = deque(maxlen=LEDGER_CAPACITY)
         self._examination = Examination(subject, self._controls, compute_loss, is_strict=self._recorder.is_strict)
@@ -433,21 +450,30 @@ class Supervisor:
         """The gradient health of every group, a table when printed."""
         return assess_health(self.history)
 
-    def review(self, **metrics: Tensor | float) -> Decision:
+    def review(
+        self, *, embeddings: Any = None, views: Any = None, columns: Any = None, **metrics: Tensor | float
+    ) -> Decision:
         """Judge the run by metrics of a validation or an epoch, such as `review(val_loss=0.31)`.
 
         A policy may let it roll back or halt; after such a rollback a scheduler is one step behind. Beside what is
         given it records `train_loss` and `train_grad_norm`, the medians of the newest third of the steps since the
         review before, and `quality_score` with its parts.
 
+        With embeddings it measures whether representations are alive, see `trimtab.probes.embeddings`, and whoever
+        follows the supervisor may change loss weights.
+
         Args:
+            embeddings: what the model makes of a fixed sample of rows, in eval mode; shape (rows, dimensions).
+            views: what it makes of another view of the same rows, of that shape; or by name: `joint`, and kinds of
+                columns alone.
+            columns: the columns of the rows by name, each a `Column`, or its values, or a tuple of these and tokens.
             **metrics: metric name to one number; in a distributed run the same on every rank, each of which calls it.
 
         Returns:
             The decision.
 
         Raises:
-            InputError: if a metric is not one number.
+            InputError: if a metric is not one number, or embeddings are no such thing.
             Halted: if the run has to end.
         """
         for name in RESERVED & metrics.keys():
@@ -455,19 +481,71 @@ class Supervisor:
                 f"review: a metric cannot be called {name!r}, which is the journal's own; choose another name"
             )
         values = {name: float(as_number("review", name, value)) for name, value in metrics.items()}
+        sample = None if embeddings is None else read_sample(embeddings, views, columns)
         if self._is_off:
             return Decision(self.step, clock="review")
         try:
             with torch.no_grad():
                 told = summarize_steps(self.history, self.reviews.newest.step)
-                measured = told | self._measure_spectra() | values
+                measured = told | self._measure_spectra() | self._measure_sample(sample) | values
                 quality = rate_quality(self.history, self.reviews, measured).to_metrics()
                 decision = self._take(Measurement(self.step, quality | measured, clock="review"))
+                self._tell_followers()
         except Exception as error:
             self._unshared = error if ranks.is_distributed() else None
             self._recorder.survive(error)
             decision = Decision(self.step, clock="review")
         return self._conclude(decision)
+
+    def follow(self, follower: Follower) -> None:
+        """Let someone know of every review, after it was judged, such as a `RepresentationGuard`.
+
+        Args:
+            follower: what is told; what it remembers becomes part of the supervisor's state.
+        """
+        self._followers.append(follower)
+
+    def keep_state(self, into: Snapshot | None = None) -> Snapshot:
+        """Copy parameters, buffers and optimizer state, for `return_to` much later.
+
+        Args:
+            into: an earlier copy, whose memory is used again.
+        """
+        snapshot = Snapshot() if into is None else into
+        snapshot.step = self.step
+        self._make_live().copy_into(snapshot)
+        return snapshot
+
+    def return_to(self, snapshot: Snapshot) -> None:
+        """Set parameters, buffers and optimizer state to what `keep_state` copied, and trust them.
+
+        Learning rates, the schedule, the data position and random numbers stay as they are: the run goes on from here
+        with weights of then.
+
+        Raises:
+            SnapshotError: if the run has other parameters by now.
+        """
+        groups = self._controls.optimizer.param_groups
+        options = [{name: copy.deepcopy(each) for name, each in group.items() if name != "params"} for group in groups]
+        self._make_live().restore(snapshot, self._recorder.survive)
+        for group, kept in zip(groups, options, strict=True):
+            restore_options(group, kept)
+        self.trust_state()
+        self._level_step = snapshot.step if self._level_step is None else min(self._level_step, snapshot.step)
+
+    def renew(self, module: nn.Module) -> None:
+        """Initialize a module anew, and forget what the optimizer keeps of it.
+
+        Args:
+            module: part of the model; each of its modules with `reset_parameters` draws its parameters again.
+        """
+        for each in module.modules():
+            reset = getattr(each, "reset_parameters", None)
+            if callable(reset):
+                reset()
+        for parameter in module.parameters():
+            self._controls.optimizer.state.pop(parameter, None)
+        self.trust_state()
 
     def admits(self, batch: Any) -> bool:
         """False for a batch that was found bad twice, and is better left out; the next time it is tried again.
@@ -598,6 +676,13 @@ class Supervisor:
         """
         self._stopwatch.wait(seconds)
 
+    def declare_loss_change(self) -> None:
+        """Say that the loss is another one from the next check on, such as one with other weights: levels begin anew.
+
+        Until 16 steps of it were seen, only a coarse limit holds for the loss and the gradient norm.
+        """
+        self._level_step = -1
+
     def trust_state(self) -> None:
         """Say that weights were set on purpose since the last step, such as to those of an earlier epoch.
 
@@ -635,6 +720,7 @@ class Supervisor:
             **to_tensors(self._judge.state_dict()),
             "adjustments": [to_fields(adjustment) for adjustment in self._controls.adjustments],
             "suspects": self._suspects.state_dict(),
+            "followers": [each.state_dict() for each in self._followers],
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -648,6 +734,8 @@ class Supervisor:
         self._judge.load_state_dict(to_arrays(state_dict))
         self._controls.adjustments = tuple(parse_adjustment(fields) for fields in state_dict["adjustments"])
         self._suspects.load_state_dict(state_dict["suspects"])
+        for follower, state in zip(self._followers, state_dict.get("followers", ()), strict=False):
+            follower.load_state_dict(state)
         self._begin_anew()
         if self._archive is not None:
             self._archive.begin(self.step)
@@ -751,6 +839,7 @@ class Supervisor:
             moment.evaluate = self._evaluate if self._probing.is_due(self.step) else None
             moment.is_rate_declared, self._is_rate_declared = self._is_rate_declared, False
             moment.is_data_declared, self._is_data_declared = self._is_data_declared, False
+            moment.level_step, self._level_step = self._level_step, None
             moment.state_step = self._schedule.find_state_step(self.step)
             moment.watches = self._close_watches()
             moment.self_change = self._controls.buffers.measure_change() if self._updates_itself else None
@@ -794,6 +883,27 @@ class Supervisor:
             matrices = [to_fields(each) for each in moment.spectra.matrices]
             self._recorder.tell_event("spectra", matrices=matrices, skipped=dict(moment.spectra.skipped))
         return dict(measurement.values)
+
+    def _measure_sample(self, sample: Sample | None) -> dict[str, Value]:
+        """The metrics of the embeddings that a review was handed."""
+        if sample is None:
+            return {}
+        moment = Moment(self._subject, sample=sample)
+        try:
+            return dict(probes.measure(self.step, moment, only=["embeddings"]).values)
+        except Exception as error:
+            self._recorder.survive(error)
+            return {}
+
+    def _tell_followers(self) -> None:
+        """Let the followers do what the newest review asks of them."""
+        for each in self._followers:
+            assert self.record is not None
+            each.follow(self.record)
+
+    def _make_live(self) -> LiveState:
+        """What `keep_state` copies: no partners, so that a schedule and an average of the weights go on."""
+        return LiveState(self._controls.optimizer, self._controls.buffers)
 
     def _remember(self, record: Record) -> None:
         self.record, decision = record, record.decision

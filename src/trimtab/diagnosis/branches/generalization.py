@@ -234,22 +234,21 @@ def find_leakage(evidence: Evidence) -> Iterator[Answer]:
         )
 
 
-@cause("collapse", question="generalization")
+@cause("collapse", question="generalization", detectors=("embedding-collapse",))
 def find_collapse(evidence: Evidence) -> Iterator[Answer]:
     """A collapse that looks like success: the loss is low since all representations are the same.
 
     What it sees:
         A measure of diversity that fell below a tenth of its highest while the loss fell or rests low; or an accuracy
-        that is at the end no better than at first while the loss fell to a twentieth.
+        that is at the end no better than at first while the loss fell to a twentieth; or a finding of
+        embedding-collapse.
     Fix:
         A loss that keeps representations apart, a stop-gradient, a higher temperature.
     """
     shape = describe_loss(evidence)
-    if shape is None:
-        return
     fix = "keep representations apart: add a variance or spread term, check the stop-gradient, the learning rate × 0.3"
     spread = evidence.review(*DIVERSITIES).finite
-    if len(spread) >= LEAST_REVIEWS and shape.has_fallen:
+    if shape is not None and len(spread) >= LEAST_REVIEWS and shape.has_fallen:
         highest, newest = float(spread.values.max()), float(np.median(spread.values[-3:]))
         if newest < 0.1 * highest:
             step = int(spread.steps[np.flatnonzero(spread.values < 0.1 * highest)[0]])
@@ -259,9 +258,10 @@ def find_collapse(evidence: Evidence) -> Iterator[Answer]:
             )
             yield Cause(confidence=0.85, step=step, evidence=told, fix=fix, state="fatal")
             return
-        yield Exclusion(f"the diversity is {newest:.3g}, {newest / highest:.0%} of its highest")
+        if not evidence.found_by("embedding-collapse"):
+            yield Exclusion(f"the diversity is {newest:.3g}, {newest / highest:.0%} of its highest")
     accuracy = evidence.review(*ACCURACIES).finite
-    if len(accuracy) >= LEAST_REVIEWS and shape.end < 0.05 * shape.start:
+    if shape is not None and len(accuracy) >= LEAST_REVIEWS and shape.end < 0.05 * shape.start:
         first, newest = float(accuracy.values[0]), float(np.median(accuracy.values[-3:]))
         if newest <= first + 0.02 and newest < 0.6:
             told = (
@@ -269,3 +269,5 @@ def find_collapse(evidence: Evidence) -> Iterator[Answer]:
                 f"the accuracy was {first:.3g} at first and is {newest:.3g} at the end",
             )
             yield Cause(confidence=0.6, step=int(accuracy.steps[0]), evidence=told, fix=fix, state="fatal")
+            return
+    yield from tell_findings(evidence, "embedding-collapse", 0.8, fix, "an encoder that is still warming up")
