@@ -92,7 +92,7 @@ def list_kept(snapshot: Snapshot | None) -> list[Tensor]:
 
 
 def test_frozen_parameters_are_in_no_snapshot_until_they_are_trained() -> None:
-    """An optimizer may hold a frozen base, which takes no memory; once it is trained, a rollback restores it at once."""
+    """A frozen base takes no memory, though the optimizer holds it; once it is trained, a rollback restores it too."""
     model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1))
     base = list(model[0].parameters())
     model[0].requires_grad_(False)

@@ -178,7 +178,7 @@ class SupervisorCallback(TrainerCallback, ExportableState):
         except BaseException as error:
             self._finish(f"failed: {type(error).__name__}")
             raise
-        self._losses.append(loss.detach())
+        self._losses.append(loss.detach().clone())  # CUDA graphs overwrite theirs in the next micro-batch
         self._batch = inputs if len(self._losses) == 1 else None  # that of a step of one
         return loss
 

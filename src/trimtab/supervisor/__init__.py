@@ -246,8 +246,8 @@ class Supervisor:
             with self._archive.holding():
                 self._recorder.open(self._archive.folder, manifest, resume=resume)
         self._hooks = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
+            optimizer.register_step_pre_hook(torch.compiler.disable(self._before_step)),
+            optimizer.register_step_post_hook(torch.compiler.disable(self._after_step)),
         ]
         if self._updates_itself:
             self._hooks.append(model.register_forward_pre_hook(self._before_forward))
