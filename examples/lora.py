@@ -1,5 +1,6 @@
 """Fine-tune adapters (LoRA) in a tiny random transformer with the Hugging Face Trainer, supervised by one callback.
 
+pip install trimtab[transformers] peft
 python examples/lora.py
 
 The base is frozen: what is measured, kept in snapshots and put back is the adapters alone. After half the run something
@@ -11,7 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
@@ -20,20 +22,7 @@ from trimtab.integrations.transformers import SupervisorCallback
 logging.basicConfig(format="%(message)s")
 torch.manual_seed(0)
 
-
-class LoRA(nn.Module):
-    """A frozen linear layer plus a trained product of two thin matrices."""
-
-    def __init__(self, base: nn.Linear, rank: int = 4) -> None:
-        super().__init__()
-        self.base = base
-        self.down = nn.Parameter(torch.randn(rank, base.in_features) / base.in_features**0.5)
-        self.up = nn.Parameter(torch.zeros(base.out_features, rank))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The layer, moved a little."""
-        moved: Tensor = self.base(x) + x @ self.down.T @ self.up.T
-        return moved
+ADAPTER = "base_model.model.model.layers.1.mlp.down_proj.lora_B.default.weight"
 
 
 class Counting(Dataset[dict[str, Tensor]]):
@@ -57,19 +46,10 @@ class Accident(TrainerCallback):
         """Overwrite an adapter after step 80."""
         if state.global_step == 80:
             with torch.no_grad():
-                kwargs["model"].model.layers[1].mlp.down_proj.up.fill_(torch.nan)
+                kwargs["model"].get_parameter(ADAPTER).fill_(torch.nan)
 
 
-def adapt(model: nn.Module) -> None:
-    """Freeze a model and put adapters around the linear layers of its blocks."""
-    model.requires_grad_(False)
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.Linear) and name.endswith("_proj"):
-                setattr(module, name, LoRA(child))
-
-
-model = LlamaForCausalLM(
+base = LlamaForCausalLM(
     LlamaConfig(
         vocab_size=32,
         hidden_size=64,
@@ -81,7 +61,7 @@ model = LlamaForCausalLM(
         eos_token_id=0,
     )
 )
-adapt(model)
+model = get_peft_model(base, LoraConfig(r=4, lora_alpha=4, target_modules="all-linear"))
 before = {name: each.detach().clone() for name, each in model.named_parameters() if not each.requires_grad}
 num_trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
 num_frozen = sum(each.numel() for each in before.values())

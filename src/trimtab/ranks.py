@@ -32,9 +32,14 @@ def is_first_rank() -> bool:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model that `DistributedDataParallel` wraps, whose names are those it has on one rank; any other as it is."""
-    inner: nn.Module = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    return inner
+    """The model that `DistributedDataParallel` or `torch.compile` wraps, whose names are those it has without them."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif type(model).__name__ == "OptimizedModule":  # whose module takes long to import
+            model = model._orig_mod  # type: ignore[assignment]
+        else:
+            return model
 
 
 def is_sharded(tensor: Any) -> TypeGuard[DTensor]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from tests.conftest import require
@@ -15,7 +16,7 @@ from tests.integrations.runs import BATCH_SIZE, FAULTS, Run, Samples, Setting, m
 
 require("accelerate")
 
-from accelerate import Accelerator
+from accelerate import Accelerator, cpu_offload
 
 from tests.integrations.runs_accelerate import make_accelerator, make_run
 from trimtab import InputError, Supervisor
@@ -69,3 +70,40 @@ def test_wrapped_optimizer_is_refused() -> None:
     with pytest.raises(InputError, match="pass the one inside it"):
         Supervisor(model, optimizer)
     Supervisor(model, optimizer.optimizer).finish()
+
+
+def make_offloaded(*, freezes: bool) -> tuple[nn.Module, nn.Sequential]:
+    """A model with a base that waits on the host, and is on the meta device between two forward passes; its head."""
+    torch.manual_seed(0)
+    base, head = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU()), nn.Sequential(nn.Linear(8, 1))
+    base.requires_grad_(not freezes)
+    cpu_offload(base, execution_device=torch.device("cpu"))
+    return nn.Sequential(base, head), head
+
+
+def test_base_that_is_offloaded_is_left_out() -> None:
+    """A frozen base that waits elsewhere is not looked at; what is trained on it is skipped and rolled back as ever."""
+    model, head = make_offloaded(freezes=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    supervisor = Supervisor(model, optimizer, strict=True)
+    for step in range(1, 41):
+        if step == 30:
+            nn.init.constant_(head[0].weight, torch.nan)  # type: ignore[arg-type]
+        x = torch.randn(8, 4)
+        optimizer.zero_grad()
+        loss = (model(x) - x[:, :1]).square().mean() * (torch.nan if step == 20 else 1.0)
+        loss.backward()
+        supervisor.check(loss)
+        optimizer.step()
+    assert [(each.step, each.verdict) for each in supervisor.ledger if not each.proceed] == [
+        (20, "skip"),
+        (30, "rollback"),
+    ]
+    assert all(bool(torch.isfinite(each).all()) for each in head.parameters())
+
+
+def test_what_is_trained_cannot_be_offloaded() -> None:
+    """Each forward pass would put other parameters into the model than the optimizer has."""
+    model, _ = make_offloaded(freezes=False)
+    with pytest.raises(InputError, match=r"on the meta device, where they have no numbers: 0\.0\.weight"):
+        Supervisor(model, torch.optim.AdamW(model.parameters()))

@@ -15,6 +15,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated")
 @pytest.mark.filterwarnings("ignore:The '(train|val)_dataloader' does not have many workers")
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 @pytest.mark.parametrize(
     ("name", "package", "said", "most"),
     [
@@ -23,7 +24,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
         pytest.param(
             "accelerate_run", "accelerate", r"320 steps, 10 updates dropped(?s:.*) (\S+)", 0.3, id="accelerate"
         ),
-        pytest.param("lora", "transformers", r"step 81: rollback\nthe base is untouched.* → (\S+)", 2.7, id="lora"),
+        pytest.param("lora", "peft", r"step 81: rollback\nthe base is untouched.* → (\S+)", 2.7, id="lora"),
     ],
 )
 def test_example_runs(name: str, package: str, said: str, most: float, capsys: pytest.CaptureFixture[str]) -> None:

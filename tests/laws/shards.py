@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.algorithms.model_averaging.averagers import PeriodicModelAverager
-from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FullyShardedDataParallel, fully_shard
 
 from tests.laws.models import Net
 from tests.laws.ranks import BAD_STEP, NUM_STEPS, is_last_rank, main, on_last_rank
@@ -49,6 +49,14 @@ def shard() -> nn.Module:
     net = Owning()
     fully_shard(net.inner)
     fully_shard(net)
+    return net
+
+
+def shard_offloaded() -> nn.Module:
+    """The same network, whose parts wait on the host."""
+    net, policy = Owning(), CPUOffloadPolicy(pin_memory=False)
+    fully_shard(net.inner, offload_policy=policy)
+    fully_shard(net, offload_policy=policy)
     return net
 
 
@@ -116,6 +124,12 @@ def ruin(training: Training) -> None:
 def run_ruined(_: Path) -> Training:
     """The last rank's part of the weights is ruined."""
     training = make_run(after_update=ruin)
+    return training.supervise(data=training.batches, strict=True).run(NUM_STEPS)
+
+
+def run_offloaded(_: Path) -> Training:
+    """The same, of a model whose parts wait on the host."""
+    training = make_run(shard_offloaded, after_update=ruin)
     return training.supervise(data=training.batches, strict=True).run(NUM_STEPS)
 
 
@@ -261,6 +275,7 @@ SCENARIOS: Mapping[str, Callable[[Path], Training]] = {
     "nan": run_nan,
     "nan-loss": run_nan_loss,
     "ruined": run_ruined,
+    "offloaded": run_offloaded,
     "reset": run_reset,
     "repaired": run_repaired,
     "frozen": run_frozen,

@@ -51,7 +51,7 @@ def test_what_is_bad_on_one_rank_is_skipped_by_all(folder: Path, name: str) -> N
     assert f"not finite on rank {LAST_RANK}" in str(told)
 
 
-@pytest.mark.parametrize("name", ["ruined", "reset"])
+@pytest.mark.parametrize("name", ["ruined", "reset", "offloaded"])
 def test_part_that_is_ruined_is_rolled_back_with_all_others(folder: Path, name: str) -> None:
     """Rollback: weights ruined on one rank roll all parts back, and the run equals one never faulted."""
     assert_same(folder, name, "healthy")

@@ -14,14 +14,15 @@ from typing import Any
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from trimtab.errors import Halted, InputError
+from trimtab.errors import CheckpointError, Halted, InputError
 from trimtab.integrations.wrapping import Wrapping
+from trimtab.state.frozen import FrozenBase, require_same_frozen
 from trimtab.state.live import Partner
 from trimtab.supervisor import Supervisor
 
@@ -63,6 +64,7 @@ class SupervisorCallback(TrainerCallback, ExportableState):
         self._is_unscaled: Callable[[], bool] = bool
         self._losses: list[Tensor] = []
         self._batch: Any = None
+        self._base: FrozenBase | None = None
 
     def on_train_begin(
         self,
@@ -91,7 +93,8 @@ class SupervisorCallback(TrainerCallback, ExportableState):
             **{"resume": saved is not None or self._is_cut_off, **self._options},
         )
         if saved is not None:
-            self.supervisor.load_state_dict(_decode(saved))
+            self._take_over(_decode(saved), kwargs["model"])
+        self._base = FrozenBase(kwargs["model"])
         self.halt, self._losses, self._is_active, self._is_cut_off = None, [], True, True
         # Callbacks are told of a step when its gradients are clipped already, and never of its loss
         self._wrapping.wrap(trainer, "training_step", self._note_loss)
@@ -144,7 +147,17 @@ class SupervisorCallback(TrainerCallback, ExportableState):
         """What the supervisor remembers, for `trainer_state.json`."""
         if self.supervisor is None or not self._is_active:
             return {"args": {}, "attributes": {}}
-        return {"args": {}, "attributes": {"saved": _encode(self.supervisor.state_dict())}}
+        frozen = {} if self._base is None else self._base.sample_unchanged()
+        return {"args": {}, "attributes": {"saved": _encode({**self.supervisor.state_dict(), "frozen": frozen})}}
+
+    def _take_over(self, saved: dict[str, Any], model: nn.Module) -> None:
+        """Remember what a supervisor did; of a model with adapters, whose base is in no checkpoint, see to the base."""
+        try:
+            require_same_frozen(saved.pop("frozen", {}), model)
+        except CheckpointError as error:
+            raise InputError(f"SupervisorCallback: the checkpoint does not fit: {error}") from error
+        if self.supervisor is not None:
+            self.supervisor.load_state_dict(saved)
 
     def _validate(self, args: TrainingArguments) -> None:
         if self.saved is not None:
@@ -165,7 +178,7 @@ class SupervisorCallback(TrainerCallback, ExportableState):
         except BaseException as error:
             self._finish(f"failed: {type(error).__name__}")
             raise
-        self._losses.append(loss.detach())
+        self._losses.append(loss.detach().clone())  # CUDA graphs overwrite theirs in the next micro-batch
         self._batch = inputs if len(self._losses) == 1 else None  # that of a step of one
         return loss
 

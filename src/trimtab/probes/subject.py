@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from trimtab.errors import InputError
 from trimtab.probes.groups import OTHER, Grouping, assign_groups, name_groups
@@ -83,11 +84,17 @@ class Subject:
         for parameter, index in zip(self.parameters, self.group_of.tolist(), strict=True):
             self._members[self.groups[index]].append(parameter)
 
-    def refresh_if_changed(self) -> None:
-        """Look the parameters up anew if the optimizer was given more of them, or a frozen one is to be trained."""
+    def refresh_if_changed(self) -> bool:
+        """Look the parameters up anew if the optimizer was given more of them, or a frozen one is to be trained.
+
+        Returns:
+            True if a frozen one is, before its first update.
+        """
         num_given = sum(len(group["params"]) for group in self.optimizer.param_groups)
-        if num_given != self._num_given or any(each.requires_grad for each in self._frozen):
+        is_thawed = any(each.requires_grad for each in self._frozen)
+        if num_given != self._num_given or is_thawed:
             self.refresh()
+        return is_thawed
 
     @property
     def dtypes(self) -> list[str]:
@@ -352,6 +359,7 @@ def _validate(model: nn.Module, optimizer: Optimizer) -> None:
                 f"supervisor: {name} is a {type(value).__name__!r}; it has to be a torch {wanted.__name__}, as in "
                 "Supervisor(model, optimizer)"
             )
+    _require_numbers(model, optimizer)
     if isinstance(optimizer, torch.optim.LBFGS):
         raise InputError(
             "supervisor: LBFGS evaluates the loss several times inside one step, so no step can be judged before it "
@@ -384,6 +392,24 @@ def _validate(model: nn.Module, optimizer: Optimizer) -> None:
             f"supervisor: the optimizer leaves out {len(names)} of the model's {len(trainable)} trainable parameters, "
             f"which are neither measured nor restored: {shorten(names)}{stale if num_foreign else ''}",
             stacklevel=4,
+        )
+
+
+def _require_numbers(model: nn.Module, optimizer: Optimizer) -> None:
+    """See that every parameter has a shape, and every one that is trained has numbers."""
+    lazy = [name for name, each in model.named_parameters() if is_lazy(each)]
+    if lazy:
+        raise InputError(
+            f"supervisor: the model has parameters that have no shape yet: {shorten(lazy)}; call it once on a batch, "
+            "then make the optimizer and the supervisor"
+        )
+    held = {id(parameter) for parameter in _list_held(optimizer)}
+    absent = [name for name, each in model.named_parameters() if each.is_meta and id(each) in held]
+    if absent:
+        raise InputError(
+            f"supervisor: parameters that are to be trained are on the meta device, where they have no numbers: "
+            f"{shorten(absent)}; load them before the supervisor is made, offload only what is not trained, or freeze "
+            "them with requires_grad_(False)"
         )
 
 

@@ -39,8 +39,9 @@ class _Kept:
 
     @property
     def live(self) -> Tensor | None:
+        """The buffer as it is now; None where it is gone, or waits elsewhere for the next forward pass."""
         live: Tensor | None = self.table.get(self.key)
-        return live
+        return None if live is None or live.is_meta else live
 
     def write(self, value: Tensor) -> None:
         """Set the buffer to a value, in place where it still has its shape."""
@@ -237,7 +238,7 @@ def _list_buffers(model: nn.Module) -> list[tuple[str, nn.Module, dict[str, Any]
         (f"{path}.{key}".lstrip("."), module, module._buffers, key)
         for path, module in model.named_modules()
         for key, buffer in module._buffers.items()
-        if buffer is not None
+        if buffer is not None and not buffer.is_meta
     ]
 
 

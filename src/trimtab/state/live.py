@@ -141,6 +141,15 @@ class LiveState:
         snapshot.data = self.capture_data()
         snapshot.is_stepped = True
 
+    @torch.no_grad()
+    def add_thawed(self, snapshot: Snapshot) -> None:
+        """Copy parameters that were frozen when the snapshot was taken, before their first update."""
+        for (kind, parameter), tensor in self._list_tensors(keeps_state=False, is_trained=True):
+            if kind == "parameter" and (kind, parameter) not in snapshot.copies:
+                key = kind, parameter
+                snapshot.copies[key] = self._allocate(tensor, tensor.dtype).copy_(tensor)
+                snapshot.devices[key], snapshot.dtypes[key] = tensor.device, tensor.dtype
+
     def complete(self, snapshot: Snapshot) -> None:
         """Capture the partners that the loop was not through with, and see whether it has stepped a scheduler."""
         if not snapshot.is_first:
@@ -211,15 +220,21 @@ class LiveState:
             if is_scheduler(partner):
                 partner.load_state_dict(copy.deepcopy(state))
 
-    def _list_tensors(self, *, keeps_state: bool) -> Iterable[tuple[Any, Tensor]]:
-        """Every tensor a snapshot holds, of sharded ones this rank's part, under a key that finds it again."""
-        listed = self._list_whole(keeps_state=keeps_state)
+    def _list_tensors(self, *, keeps_state: bool, is_trained: bool = False) -> Iterable[tuple[Any, Tensor]]:
+        """Every tensor a snapshot holds, of sharded ones this rank's part, under a key that finds it again.
+
+        Args:
+            keeps_state: list what the optimizer keeps too.
+            is_trained: leave out parameters that are not trained now, though the optimizer holds them.
+        """
+        listed = self._list_whole(keeps_state=keeps_state, is_trained=is_trained)
         return ((key, take_part(tensor)) for key, tensor in listed) if self._has_shards else listed
 
-    def _list_whole(self, *, keeps_state: bool) -> Iterable[tuple[Any, Tensor]]:
+    def _list_whole(self, *, keeps_state: bool, is_trained: bool = False) -> Iterable[tuple[Any, Tensor]]:
         for group in self._optimizer.param_groups:
             for parameter in group["params"]:
-                yield ("parameter", parameter), parameter
+                if parameter.requires_grad or not is_trained:
+                    yield ("parameter", parameter), parameter
         for name, buffer in self._buffers.list_live():
             yield ("buffer", name), buffer
         for parameter, state in self._optimizer.state.items() if keeps_state else ():
@@ -228,7 +243,7 @@ class LiveState:
                     yield ("state", parameter, name), value
 
     def _copy_tensors(self, snapshot: Snapshot) -> None:
-        live = dict(self._list_tensors(keeps_state=self._form != "parameters"))
+        live = dict(self._list_tensors(keeps_state=self._form != "parameters", is_trained=True))
         tensors = list(live.values())
         dtypes = [self._choose_dtype(key, tensor) for key, tensor in live.items()]
         if list(live) != list(snapshot.copies) or not _fit(snapshot.copies.values(), tensors, dtypes):
@@ -280,8 +295,7 @@ class LiveState:
                 pairs.append((target, source))
             elif target is not None:
                 del live[key]
-        missing = [key for key in live if key[0] == "parameter" and key not in snapshot.copies]
-        if missing:
+        if any(key[0] == "parameter" and key[1].requires_grad and key not in snapshot.copies for key in live):
             raise SnapshotError("the optimizer was given parameters after the snapshot was taken")
         return pairs
 

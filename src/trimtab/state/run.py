@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from trimtab.errors import CheckpointError
 from trimtab.ranks import cut_like, is_sharded, join_part, take_part, unwrap
+from trimtab.state.frozen import FrozenBase, require_same_frozen
 from trimtab.state.live import Partner, is_scheduler, restore_options
 from trimtab.state.rng import capture_rng, restore_rng
+
+CheckpointForm: TypeAlias = Literal["full", "trained"]
+"""What a checkpoint keeps. `full`: everything. `trained`: no frozen parameters, unless they have changed since the run
+began."""
 
 MOST_NAMED = 3
 """Parameters that a message names."""
@@ -26,6 +32,8 @@ class RunState:
         optimizer: its optimizer.
         partners: what else is restored, such as a scheduler, a scaler or an average of the weights.
         data: the data position, if it can be restored.
+        keeps_frozen: keep parameters that are not trained too. Otherwise a few numbers of each are kept, by which it is
+            known again; those that have changed since the run began are kept all the same.
     """
 
     def __init__(
@@ -34,20 +42,35 @@ class RunState:
         optimizer: torch.optim.Optimizer,
         partners: Sequence[Partner] = (),
         data: Partner | None = None,
+        *,
+        keeps_frozen: bool = True,
     ) -> None:
         self._model = unwrap(model)
+        self._base = None if keeps_frozen else FrozenBase(self._model)
+        self._has_told = False
         self._optimizer = optimizer
         self._partners = partners
         self._data = data
 
     def capture(self) -> dict[str, Any]:
         """The state as it is; its tensors are those of the run, not copies."""
-        model = dict(self._model.state_dict())
+        values = self._model.state_dict()
+        model = {name: value for name, value in values.items() if _has_numbers(value)}
+        if len(model) < len(values) and not self._has_told:
+            self._has_told = True
+            absent = [name for name in values if name not in model]
+            warnings.warn(f"checkpoint: what is on the meta device is in none: {_name(absent)}", stacklevel=2)
         tensors = {name: value for name, value in model.items() if isinstance(value, Tensor)}
+        frozen = {} if self._base is None else self._base.sample_unchanged()
         return {
-            "model": tensors,
+            "model": {name: value for name, value in tensors.items() if name not in frozen},
             "model_extra": {name: value for name, value in model.items() if name not in tensors},
-            "hidden_buffers": {name: buffer for name, buffer in self._model.named_buffers() if name not in tensors},
+            "hidden_buffers": {
+                name: buffer
+                for name, buffer in self._model.named_buffers()
+                if name not in tensors and _has_numbers(buffer)
+            },
+            "frozen": frozen,
             "optimizer": self._optimizer.state_dict(),
             "optimizer_type": type(self._optimizer).__name__,
             "optimized": self._name_optimized(),
@@ -62,7 +85,7 @@ class RunState:
         return {
             "data": None if self._data is None else self._data.state_dict(),
             "rng": capture_rng(),
-            "buffers": dict(self._model.named_buffers()),
+            "buffers": {name: each for name, each in self._model.named_buffers() if _has_numbers(each)},
         }
 
     def join_own(self, state: Mapping[str, Any], own: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -112,9 +135,10 @@ class RunState:
             CheckpointError: if it is of another model, of another optimizer or of other partners; the message says
                 what differs.
         """
-        live = dict(self.capture()["model"])
-        kept = state["model"]
-        missing = [name for name in live if name not in kept]
+        values = self._model.state_dict()
+        live = {name: each for name, each in values.items() if isinstance(each, Tensor) and _has_numbers(each)}
+        kept, frozen = state["model"], state.get("frozen", {})  # which were always kept once
+        missing = [name for name in live if name not in kept and name not in frozen]
         foreign = [name for name in kept if name not in live]
         if missing or foreign:
             raise CheckpointError(
@@ -139,6 +163,7 @@ class RunState:
             raise CheckpointError(
                 f"it was taken with the partners {_name(state['partner_types'])}, this run has {_name(names)}"
             )
+        require_same_frozen(frozen, self._model)
 
     def _name_optimized(self) -> list[list[str]]:
         """The names of the parameters in each of the optimizer's groups."""
@@ -218,6 +243,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
                 del live[name]
             for name, value in values.items():
                 _restore_value(live, name, value, parameter, group)
+
+
+def _has_numbers(value: object) -> bool:
+    """False for a tensor on the meta device."""
+    return not (isinstance(value, Tensor) and value.is_meta)
 
 
 def _list_sharded(value: Any, path: str) -> dict[str, Tensor]:

@@ -57,6 +57,12 @@ class Snapshots:
             self.live.restore_schedule(self._stepped)
             self._stepped = None
 
+    def add_thawed(self) -> None:
+        """Add parameters that are to be trained from now on, and were frozen when the snapshots were taken."""
+        for each in (self.candidate, self.proven, self.accepted):
+            if each is not None:
+                self.live.add_thawed(each)
+
     def find_reference(self, parameters: Sequence[Tensor], step: int) -> list[Tensor] | None:
         """The copies of parameters as they were after the update of a step, or None where there are none.
 

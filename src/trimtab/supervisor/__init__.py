@@ -46,7 +46,7 @@ from trimtab.state.archive import Archive
 from trimtab.state.buffers import BufferCopies
 from trimtab.state.live import Form, LiveState, Partner, Place, Snapshot, restore_options
 from trimtab.state.packing import to_arrays, to_tensors
-from trimtab.state.run import RunState
+from trimtab.state.run import CheckpointForm, RunState
 from trimtab.state.schedule import ProbeSchedule, SnapshotSchedule
 from trimtab.state.snapshot import Snapshots
 from trimtab.supervisor.distribution import refuse_unsupported, require_alike_ranks
@@ -121,6 +121,9 @@ class Supervisor:
         resume: go on writing to a run folder that is there already.
         signals: read what `trimtab signal` and the system send, at every check, for `supervisor.signals`.
         checkpoint_every: steps between two checkpoints that `checkpoint` writes into the run folder.
+        checkpoint_form: what one keeps: `full`, or `trained`, without the frozen parameters that are as they were when
+            the run began, such as the base that adapters are trained on. The model then has to have them when the run
+            is resumed, and by a few numbers of each it is seen that it has.
         self_updating: names of modules or parameters that change outside the optimizer, such as an average of the
             weights that is part of the model, a codebook, or Hebbian weights: a skip puts them back too.
         snapshot_form: what a snapshot keeps: `full`, or to save memory `bfloat16-moments`, which rounds the
@@ -160,6 +163,7 @@ class Supervisor:
         resume: bool = False,
         signals: bool = False,
         checkpoint_every: int = 200,
+        checkpoint_form: CheckpointForm = "full",
         self_updating: Sequence[str] = (),
         snapshot_form: Form = "full",
         snapshot_place: Place = "host",
@@ -176,7 +180,7 @@ class Supervisor:
         self._is_off = mode == "off"
         self.policy = Policy.default() if policy is None else policy
         validate(self.policy, clip_norm, partners, scaler, compute_loss)
-        validate_choices(snapshot_form, snapshot_place, checkpoint_every, log_every, spectra_every)
+        validate_choices(snapshot_form, snapshot_place, checkpoint_form, checkpoint_every, log_every, spectra_every)
         validate_trackers(trackers)
         if isinstance(model, nn.Module):
             refuse_unsupported(model, optimizer, has_probe=probe is not None, updates_itself=bool(self_updating))
@@ -245,7 +249,7 @@ class Supervisor:
         self._listening = ExitStack()
         self._archive: Archive | None = None
         if run is not None:
-            state = RunState(model, optimizer, restored, data)
+            state = RunState(model, optimizer, restored, data, keeps_frozen=checkpoint_form == "full")
             self._archive = Archive(
                 Path(run),
                 state,
@@ -270,8 +274,8 @@ class Supervisor:
                     self._recorder.open(self._archive.folder, manifest, resume=resume)
             self._recorder.begin_tracking(trackers, manifest)
         self._hooks = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
+            optimizer.register_step_pre_hook(torch.compiler.disable(self._before_step)),
+            optimizer.register_step_post_hook(torch.compiler.disable(self._after_step)),
         ]
         if self._updates_itself:
             self._hooks.append(model.register_forward_pre_hook(self._before_forward))
@@ -844,7 +848,8 @@ class Supervisor:
             moment.watches = self._close_watches()
             moment.self_change = self._controls.buffers.measure_change() if self._updates_itself else None
             moment.buffers = self._controls.buffers.list_statistics()
-            subject.refresh_if_changed()
+            if subject.refresh_if_changed():
+                self._controls.snapshots.add_thawed()
             self._hold_frozen()
         finally:
             self._unscale()  # of a sharded model all ranks together, also where something has failed on this one

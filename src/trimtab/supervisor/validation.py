@@ -10,10 +10,16 @@ from trimtab.errors import InputError
 from trimtab.journal import Tracker
 from trimtab.policy import Policy
 from trimtab.state.live import Form, Partner, Place
+from trimtab.state.run import CheckpointForm
 
 
 def validate_choices(
-    snapshot_form: object, snapshot_place: object, checkpoint_every: object, log_every: object, spectra_every: object
+    snapshot_form: object,
+    snapshot_place: object,
+    checkpoint_form: object,
+    checkpoint_every: object,
+    log_every: object,
+    spectra_every: object,
 ) -> None:
     """See that the options of a supervisor are ones it has.
 
@@ -23,6 +29,7 @@ def validate_choices(
     for name, chosen, known in (
         ("snapshot_form", snapshot_form, get_args(Form)),
         ("snapshot_place", snapshot_place, get_args(Place)),
+        ("checkpoint_form", checkpoint_form, get_args(CheckpointForm)),
     ):
         if chosen not in known:
             raise InputError(f"supervisor: {name} is {chosen!r}; it has to be one of {', '.join(known)}")
