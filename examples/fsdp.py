@@ -7,6 +7,8 @@ torchrun --standalone --nproc_per_node=4 examples/fsdp.py --until 120
 import argparse
 import hashlib
 import logging
+import os
+import sys
 
 import torch
 from torch import Tensor, distributed, nn
@@ -66,3 +68,5 @@ with trimtab.Supervisor(
         print(f"{num_ranks} ranks end at step {supervisor.step} with weights {weights}, loss {value:.4f}", flush=True)
 distributed.barrier()
 distributed.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # a thread of gloo that gives a tensor back while Python ends would abort the process: docs/distributed.md

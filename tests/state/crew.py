@@ -75,6 +75,12 @@ def capture_own(training: Training) -> dict[str, Any]:
     return {**dict(flatten({"buffers": dict(model.named_buffers()), "data": position})), **capture_random()}
 
 
+def count_threads() -> int:
+    """How many threads of gloo this process has."""
+    tasks = Path("/proc/self/task").iterdir()
+    return sum("gloo" in (task / "comm").read_text() for task in tasks)
+
+
 def run(training: Training, until: int) -> None:
     """Take steps, each of them with what may be kept of it."""
     assert training.supervisor is not None
@@ -97,7 +103,9 @@ def act(folder: Path, name: str, kind: str, rank: int, num_ranks: int) -> None:
     result |= {"whole": capture_whole(training), "own": capture_own(training)}
     run(training, NUM_STEPS)
     result |= {"last": capture_whole(training), "last_own": capture_own(training)}
+    result["threads"] = [count_threads()]
     training.supervisor.finish()
+    result["threads"].append(count_threads())
     (folder / f"{rank}.pickle").write_bytes(pickle.dumps(result))
 
 

@@ -57,6 +57,13 @@ def test_other_ranks_take_weights_and_moments_over(runs: Path, name: str) -> Non
         assert "position" in str(list_differences(ours["own"], saved["own"]))
 
 
+def test_no_thread_of_ours_is_left(runs: Path) -> None:
+    """The process group that checkpoints go over is given back with its threads: left to Python's end it may abort."""
+    for result in (*read_results(runs, "save"), *read_results(runs, "resume-4")):
+        of_both_groups, of_the_first = result["threads"]
+        assert of_both_groups == 2 * of_the_first > 0
+
+
 def test_stamp_knows_the_ranks_and_every_file(runs: Path) -> None:
     """The stamp holds the number of ranks and the checksum of every file that any of them wrote."""
     folder = runs / "save" / "run" / FOLDER

@@ -237,9 +237,12 @@ class Checkpoints:
             self._report(f"checkpoint: those after step {after_step} cannot be put aside ({name_cause(error)})")
 
     def close(self) -> None:
-        """Wait for what is being written, and give the memory of the copies back."""
+        """Wait for what is being written, and give the memory of the copies and the ranks' group back."""
         self.wait()
         self._places = {}
+        crew, self.crew = self.crew, None
+        if crew is not None:
+            crew.close()
 
     def _copy(self, encoded: Encoded) -> Encoded:
         """The same state with its tensors copied into the kept places, which are changed where they do not fit."""

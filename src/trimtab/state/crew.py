@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,6 +44,15 @@ class Crew:
     def __init__(self) -> None:
         self._group = distributed.new_group(backend="gloo")
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+
+    def close(self) -> None:
+        """Give the process group back, and wait for its threads; each rank by itself, and none uses it afterwards.
+
+        A thread of gloo that gives tensors back while Python ends aborts the process.
+        """
+        with suppress(ValueError):  # the loop has destroyed all groups before
+            distributed.destroy_process_group(self._group)
+        del self._group
 
     def tell(self, value: Value) -> list[Value]:
         """What every rank tells all others, by rank; each of them calls it."""
