@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from trimtab.report.postmortem import MOST_DRAWN, thin_out
 from typer.testing import CliRunner, Result
 
 from tests.scenarios.diagnosis.faulty import HALF, nan_from, spoil
@@ -15,7 +16,6 @@ from tests.scenarios.diagnosis.logs import Make, draw, healthy
 from tests.scenarios.diagnosis.test_runs import record
 from trimtab.cli import app
 from trimtab.journal import RunLog
-from trimtab.report.postmortem import MOST_DRAWN, thin_out
 from trimtab.types import Measurement
 
 PICTURE = bytes.fromhex("89504e470d0a1a0a0000000d49484452") + bytes(64)

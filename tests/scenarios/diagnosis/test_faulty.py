@@ -35,7 +35,7 @@ def test_every_cause_of_a_log_has_its_scenario() -> None:
         "updates-out-of-proportion", "weights-turned-to-noise", "saturated-units", "activations-change-with-depth",
         "input-ignored", "fluctuating-gradients", "dead-network", "learns-too-slowly", "replicas-apart", "growing-gap",
         "evaluation-stands-still", "dropout-in-evaluation", "batch-norm-statistics-lag", "idle-device",
-        "evaluation-stands-still", "representations-shrink", "few-directions", "one-sided", "columns-are-dead",
+        "representations-shrink", "few-directions", "one-sided", "columns-are-dead",
         "numbers-are-ignored", "numbers-dominate",
     }  # fmt: skip
     unmeasured = {"loss-not-recorded", "loss-scale-not-recorded"}
