@@ -126,7 +126,9 @@ def test_a_log_of_another_tool_has_a_document(tmp_path: Path) -> None:
     """What detectors find in it is marked, and nothing is said to have been done."""
     losses = [f"{2 / (1 + step / 50):.4f}" for step in range(300)]
     losses[200] = "nan"
-    (tmp_path / "log.csv").write_text("step,loss\n" + "".join(f"{step},{each}\n" for step, each in enumerate(losses, 1)))
+    (tmp_path / "log.csv").write_text(
+        "step,loss\n" + "".join(f"{step},{each}\n" for step, each in enumerate(losses, 1))
+    )
     document = describe_run(tmp_path / "log.csv")
     assert [panel["id"] for panel in document["panels"]] == ["loss"]
     assert 201 in [mark["step"] for mark in document["marks"]]
@@ -136,10 +138,13 @@ def test_a_log_of_another_tool_has_a_document(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "error", "message"),
     [
-        pytest.param(lambda path: None, InputError, "there is no", id="nothing-there"),
+        pytest.param(lambda _: None, InputError, "there is no", id="nothing-there"),
         pytest.param(lambda path: path.mkdir(), InputError, "without a log", id="empty-folder"),
         pytest.param(
-            lambda path: (path.mkdir(), (path / "manifest.json").write_text("{")), RunFormatError, "no run", id="damaged"
+            lambda path: (path.mkdir(), (path / "manifest.json").write_text("{")),
+            RunFormatError,
+            "no run",
+            id="damaged",
         ),
     ],
 )

@@ -31,7 +31,9 @@ def report(
         if out is not None and out.suffix not in (".html", ".htm"):
             raise InputError(f"report: --out {str(out)!r} has to end in .html")
         if out is not None and not out.parent.is_dir():
-            raise InputError(f"report: there is no folder {str(out.parent)!r} to write {out.name!r} into; make it first")
+            raise InputError(
+                f"report: there is no folder {str(out.parent)!r} to write {out.name!r} into; make it first"
+            )
         document = describe_run(runs[0]) if len(runs) == 1 else compare_runs(runs)
         if out is None:
             is_folder = len(runs) == 1 and (runs[0] / MANIFEST).is_file()
