@@ -8,15 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from trimtab.report.postmortem import MOST_DRAWN, thin_out
 from typer.testing import CliRunner, Result
 
 from tests.scenarios.diagnosis.faulty import HALF, nan_from, spoil
 from tests.scenarios.diagnosis.logs import Make, draw, healthy
 from tests.scenarios.diagnosis.test_runs import record
 from trimtab.cli import app
-from trimtab.journal import RunLog
-from trimtab.types import Measurement
 
 PICTURE = bytes.fromhex("89504e470d0a1a0a0000000d49484452") + bytes(64)
 
@@ -236,12 +233,3 @@ def test_diagnose_does_not_import_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_long_run_is_thinned_on_the_page() -> None:
-    """Of a long run the page draws evenly spaced steps, no more than a browser draws at once, and every review."""
-    steps = [Measurement(step, {"loss": 1.0}) for step in range(1, 50_001)]
-    reviews = [Measurement(step, {"val_loss": 1.0}, "review") for step in range(999, 50_001, 1000)]
-    thinned = thin_out(RunLog(Path("run"), {}, [*steps, *reviews], ())).measurements
-    assert len(thinned) <= MOST_DRAWN + len(reviews)
-    assert [each for each in thinned if each.clock == "review"] == reviews

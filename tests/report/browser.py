@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import ConsoleMessage, Dialog, Page
 
 CHROMIUM = Path("/usr/bin/chromium")
 """Where Debian's package puts it."""
@@ -44,6 +44,16 @@ class Opened:
     asked: list[str] = field(default_factory=list)
     """The dialogs it opened."""
 
+    def take_message(self, message: ConsoleMessage) -> None:
+        """Note what is written to the console, if it is a complaint."""
+        if message.type in ("warning", "error"):
+            self.complaints.append(message.text)
+
+    def take_dialog(self, dialog: Dialog) -> None:
+        """Note a dialog, and close it."""
+        self.asked.append(dialog.message)
+        dialog.dismiss()
+
     def open(self, path: Path) -> Page:
         """Open a page and wait until it is drawn."""
         self.page.goto(path.resolve().as_uri())
@@ -62,14 +72,9 @@ def browse() -> Iterator[Any]:
         def open_tab(**options: Any) -> Opened:
             opened = Opened(browser.new_page(**{"viewport": {"width": 1300, "height": 900}, **options}))
             opened.page.on("request", lambda request: opened.requested.append(request.url))
-            opened.page.on(
-                "console",
-                lambda message: (
-                    opened.complaints.append(message.text) if message.type in ("warning", "error") else None
-                ),
-            )
+            opened.page.on("console", opened.take_message)
             opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
-            opened.page.on("dialog", lambda dialog: (opened.asked.append(dialog.message), dialog.dismiss()))
+            opened.page.on("dialog", opened.take_dialog)
             return opened
 
         yield open_tab

@@ -138,7 +138,7 @@ def test_a_log_of_another_tool_has_a_document(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "error", "message"),
     [
-        pytest.param(lambda path: None, InputError, "there is no", id="nothing-there"),
+        pytest.param(lambda _: None, InputError, "there is no", id="nothing-there"),
         pytest.param(lambda path: path.mkdir(), InputError, "without a log", id="empty-folder"),
         pytest.param(
             lambda path: (path.mkdir(), (path / "manifest.json").write_text("{")),

@@ -13,7 +13,7 @@ FAR = 2.0
 their range."""
 
 USUAL = 0.75
-"""The share of the numbers that are the usual ones; a run that is up there for a quarter of its time is drawn in full."""
+"""The share of the numbers that are the usual ones; a run that spends a quarter of its time there is drawn in full."""
 
 NUM_FIRST = 10
 """Numbers at the start of a run that are usual too, however far it has come down since."""

@@ -91,7 +91,8 @@ def read_asset(name: str) -> str:
 def read_plotly() -> str:
     """Plotly's script, from its installed package, which is not imported for it."""
     spec = find_spec("plotly")
-    assert spec is not None and spec.submodule_search_locations is not None
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
     return (Path(spec.submodule_search_locations[0]) / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
 
 
@@ -169,8 +170,7 @@ RUN_PAGE = Template("""<!doctype html>
 $style</style></head>
 <body><main id="page"></main>
 <noscript><p>This page draws a run with JavaScript; <code>trimtab diagnose</code> tells of it in text.</p></noscript>
-$document<script>$plotly</script>
-<script>
+$document<script>
 $script</script>
-$more</body></html>
+$more<script>$plotly</script></body></html>
 """)

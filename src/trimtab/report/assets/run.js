@@ -209,6 +209,7 @@ const trimtab = (() => {
   }
   const isClosed = plot => { const around = plot.node.closest("details.panels"); return around !== null && !around.open; };
   async function drawAll() {
+    if (!window.Plotly) return addEventListener("DOMContentLoaded", drawAll, { once: true }); // the text does not wait for it
     for (const plot of [...state.plots.values()]) {
       if (plot.isDrawn || isClosed(plot) || !plot.node.isConnected) continue;
       plot.isDrawn = true;
@@ -254,7 +255,7 @@ const trimtab = (() => {
           marker: { size: 5, color, symbol: line.role === "review" ? "circle-open" : "circle" },
           line: { color, dash, width: isMain ? 1.5 : 1.2, shape: line.is_stepped ? "hv" : "linear" } };
         traces.push({ ...style, y: isUndone ? values.map((value, row) => isUndone[row] ? null : value) : values });
-        if (isUndone && isUndone.some(Boolean)) traces.push({ ...style, meta: "undone", opacity: 0.35, mode: "lines+markers",
+        if (isUndone && isUndone.some(Boolean)) traces.push({ ...style, meta: "undone", opacity: 0.45, mode: "lines+markers",
           marker: { size: 3, color }, y: values.map((value, row) => isUndone[row] ? value : null) });
         const told = nameOf(run) + line.name;
         line.odd.forEach(step => { edge.x.push(step); edge.symbol.push("x-thin"); edge.color.push(color); edge.text.push(`${plain(told)}: not finite at step ${count(step)}`); });
