@@ -339,9 +339,9 @@ def _draw_line(each: Told, digits: int, width: int, most: int | None) -> Iterato
 
 def _put_beside(left: list[Text], right: list[Text], width: int) -> Iterator[Text]:
     for row in range(max(len(left), len(right))):
-        first = left[row].copy() if row < len(left) else Text()
-        first.pad_right(max(width - first.cell_len, 0) + 3)
-        yield first + (right[row] if row < len(right) else Text())
+        first = left[row] if row < len(left) else Text()
+        second = right[row] if row < len(right) else Text()
+        yield Text.assemble(first, " " * (max(width - first.cell_len, 0) + 3), second)
 
 
 def _rule(title: str, width: int) -> Text:

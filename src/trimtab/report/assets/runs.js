@@ -24,7 +24,12 @@
     return "M" + points.map(place).join("L");
   }
   const tellDone = run => Object.entries(run.counts || {}).map(([verdict, num]) => verdict + " " + count(num)).join(", ");
-  const tellStarted = text => { const time = new Date(text); return text && !isNaN(time) ? time.toLocaleString([], { dateStyle: "medium", timeStyle: "short" }) : ""; };
+  function tellStarted(text) {
+    const time = new Date(text);
+    if (!text || isNaN(time)) return "";
+    const year = time.getFullYear() === new Date().getFullYear() ? {} : { year: "numeric" };
+    return time.toLocaleString([], { ...year, month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
+  }
 
   function buildRow(name) {
     const box = make("input", { type: "checkbox", "aria-label": "choose " + name });
