@@ -165,7 +165,7 @@ def write_commands() -> str:
     group: Any = typer.main.get_command(app)
     options = [param for param in group.params if param.name != "help"]
     parts = ["## trimtab\n\n" + write_params(options)]
-    return "\n".join([*parts, *(write_command(name, each) for name, each in group.commands.items())])
+    return "\n\n".join([*parts, *(write_command(name, each) for name, each in group.commands.items())])
 
 
 def write_command(name: str, command: Any) -> str:
@@ -186,9 +186,15 @@ def write_params(params: list[Any]) -> str:
         is_option = each.param_type_name == "option"
         word = each.metavar or each.name.upper()
         name = ", ".join(each.opts) + ("" if each.default is False else f" {word}") if is_option else word
-        default = "required" if each.required else "" if each.default in (None, False) else f"`{each.default}`"
+        default = (
+            "required"
+            if each.required
+            else ""
+            if each.default is None or each.default is False
+            else f"`{each.default}`"
+        )
         rows.append(f"| `{name}` | {each.help or ''} | {default} |")
-    return "| | | default |\n| --- | --- | --- |\n" + "\n".join(rows) if rows else ""
+    return "| name | what it is | default |\n| --- | --- | --- |\n" + "\n".join(rows) if rows else ""
 
 
 TABLES: Mapping[str, Callable[[], str]] = {

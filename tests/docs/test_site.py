@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -76,12 +77,15 @@ class Links(HTMLParser):
         self.fetched: list[str] = []
         self.targets: list[str] = []
         self.anchors: set[str] = set()
+        self.headings: set[str] = set()
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Look at one element."""
         held = {name: value for name, value in attrs if value}
         self.anchors.update(held[name] for name in ("id", "name") if name in held)
+        if re.fullmatch(r"h[1-6]", tag) and "id" in held:
+            self.headings.add(held["id"])
         if tag in ("script", "img", "iframe", "source") and "src" in held:
             self.fetched.append(held["src"])
         if tag == "link" and "href" in held:
@@ -97,6 +101,32 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
         assert not outside, page
     for style in site.rglob("*.css"):
         assert not re.search(r"(@import|url\()\s*['\"]?(https?:)?//", style.read_text(encoding="utf-8")), style
+
+
+def test_search_works_in_a_page_opened_as_a_file(site: Path) -> None:
+    """A page opened as a file finds what is searched for, asks nothing of the network and has no error."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        assert os.environ.get("CI") != "true", "CI=true asks for all tests, and there is no chromium"
+        pytest.skip("there is no chromium")
+    from playwright.sync_api import sync_playwright
+
+    asked: list[str] = []
+    errors: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.goto((site / "howto" / "loop.html").as_uri())
+        page.click("input.md-search__input")
+        page.keyboard.type("gradient-spike")
+        page.wait_for_selector(".md-search-result__item", state="attached")
+        browser.close()
+    assert asked
+    assert not [address for address in asked if not address.startswith("file:")]
+    assert not errors
 
 
 def test_links_of_the_site_lead_somewhere(site: Path) -> None:
@@ -155,10 +185,10 @@ def test_each_has_a_place_to_be_led_to(site: Path) -> None:
     """Each cause, each fault and each command has a heading of its own."""
     for question in QUESTIONS:
         names = {name for name, kind in known_causes.items() if kind.question == question}
-        assert Links(read(site, f"reference/causes/{question}.html")).anchors >= names
-    assert Links(read(site, "reference/faults.html")).anchors >= faults.keys()
+        assert Links(read(site, f"reference/causes/{question}.html")).headings >= names
+    assert Links(read(site, "reference/faults.html")).headings >= faults.keys()
     group: Any = typer.main.get_command(app)
-    assert Links(read(site, "reference/cli.html")).anchors >= {f"trimtab-{name}" for name in group.commands}
+    assert Links(read(site, "reference/cli.html")).headings >= {f"trimtab-{name}" for name in group.commands}
 
 
 def list_code(site: Path, page: str) -> set[str]:
