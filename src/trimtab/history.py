@@ -241,10 +241,11 @@ class History:
         if not isinstance(value, float):
             return False
         row = self._end - 1
-        recent = slice(max(row - min(RECENT, window), self._start), row)
-        samples = self._columns[metric][recent][self._is_sample[recent]]
-        if len(samples) and value <= samples.max() < math.inf:
-            return True
+        for num_rows in (RECENT, window):  # a sample among these rows is one of the newest samples
+            recent = slice(max(row - min(num_rows, window), self._start), row)
+            samples = self._columns[metric][recent][self._is_sample[recent]]
+            if len(samples) and value <= samples.max() < math.inf:
+                return True
         samples = self.samples(metric, window)
         return len(samples) > 0 and value <= float(samples.max())
 

@@ -42,10 +42,12 @@ def is_sharded(tensor: Any) -> TypeGuard[DTensor]:
     return type(tensor) not in PLAIN and isinstance(tensor, Tensor) and hasattr(tensor, "placements")
 
 
-@torch.no_grad()
 def take_part(tensor: Any) -> Any:
     """The part of a sharded tensor that this rank keeps, sharing its memory; anything else as it is."""
-    return tensor.to_local() if is_sharded(tensor) else tensor
+    if not is_sharded(tensor):  # nearly always, and for every tensor of every step
+        return tensor
+    with torch.no_grad():
+        return tensor.to_local()
 
 
 def take_parts(tensors: Iterable[Tensor]) -> list[Tensor]:

@@ -241,8 +241,8 @@ def _look(each: Probe, moment: Moment) -> _Looked:
     try:
         looked = _begin(each.name, each.look(moment))
         num = 0 if looked.numbers is None else len(looked.numbers)
-        if num != each.size(moment):
-            raise ValueError(f"probe {each.name} yields {num} numbers, not the {each.size(moment)} it says")
+        if num != (size := each.size(moment)):
+            raise ValueError(f"probe {each.name} yields {num} numbers, not the {size} it says")
         return looked
     except Exception as failure:
         size = each.size(moment)
@@ -250,7 +250,7 @@ def _look(each: Probe, moment: Moment) -> _Looked:
 
 
 def _begin(name: str, reading: Reading | Values) -> _Looked:
-    if isinstance(reading, Mapping):
+    if type(reading) is dict or isinstance(reading, Mapping):  # the first is told ten times as fast
         return _Looked(name, reading)
     try:
         numbers = next(reading)
