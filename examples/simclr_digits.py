@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from plotly.subplots import make_subplots
 from sklearn.datasets import load_digits
-from torch import nn
+from torch import Tensor, nn
 
 import trimtab
 from trimtab.control.guarding import RepresentationGuard
@@ -22,13 +22,13 @@ images = torch.tensor(load_digits().images, dtype=torch.float32).flatten(1) / 16
 sample, rows = images[:256], images[256:]
 
 
-def draw_view(rows, generator):
+def draw_view(rows: Tensor, generator: torch.Generator) -> Tensor:
     """Digits without a fifth of their pixels, under a little noise."""
     kept = torch.rand(rows.shape, generator=generator) >= 0.2
     return rows * kept + 0.05 * torch.randn(rows.shape, generator=generator)
 
 
-def train(*, spoilt, guarded):
+def train(*, spoilt: bool, guarded: bool) -> tuple[dict[str, list[float]], RepresentationGuard | None]:
     """What each review has measured, what the guard has done, and what came of that."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
@@ -38,13 +38,14 @@ def train(*, spoilt, guarded):
     weights = {"joint": 1.0, "spread": 0.5}
     supervisor = trimtab.Supervisor(model, optimizer)
     guard = RepresentationGuard(supervisor, weights) if guarded else None
-    seen = {name: [] for name in LINES}
+    seen: dict[str, list[float]] = {name: [] for name in LINES}
     for epoch in range(EPOCHS + 1):
         with torch.no_grad():
             supervisor.review(embeddings=model(first_view), views=model(second_view))
-        measured = supervisor.record.measurement.values | weights
+        measured = {**supervisor.reviews.newest.values, **weights}
         for name, values in seen.items():
-            values.append(measured[name])
+            value = measured[name]
+            values.append(value if isinstance(value, float) else float("nan"))
         if epoch == ONSET and spoilt:
             weights["spread"] = 0.0
         for batch in rows[torch.randperm(len(rows), generator=generator)].split(BATCH):
@@ -93,6 +94,7 @@ figure.update_layout(
 )
 
 guard = runs["spoilt, guarded"][1]
+assert guard is not None
 effects = {each.of: each.verdict for each in guard.outcomes}
 done = [
     (

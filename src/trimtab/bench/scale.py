@@ -40,7 +40,7 @@ from trimtab.history import CAPACITY
 from trimtab.journal import JOURNAL, TABLES, Journal, describe_run, read_run
 from trimtab.policy import Judge, Policy
 from trimtab.probes.agreement import agree
-from trimtab.probes.subject import Moment, Subject
+from trimtab.probes.subject import Moment, StepTimes, Subject
 from trimtab.replay import replay_run
 from trimtab.report.document import describe_run as describe_page
 from trimtab.report.page import write_report
@@ -274,7 +274,9 @@ def make_moment(layers: Iterable[nn.Module]) -> Moment:
     model = nn.ModuleList(layers)
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 1e-3)
-    return Moment(Subject(model, torch.optim.SGD(model.parameters())), torch.tensor(1.0), seconds=(0.1, 1e-3))
+    return Moment(
+        Subject(model, torch.optim.SGD(model.parameters())), torch.tensor(1.0), seconds=StepTimes(0.1, 1e-3, 0.1)
+    )
 
 
 def make_layers(num_tensors: int) -> list[nn.Module]:
