@@ -166,7 +166,7 @@ class Follower:
         rows = [self._read_rows(name, first, first + len(lines)) for name in TABLES]
         for number, line in enumerate(lines, first):
             by_group = {metric: value for each in rows for metric, value in each.get(number, {}).items()}
-            yield parse_measurement(line, self.folder / JOURNAL, by_group)
+            yield parse_measurement(line, self._journal.path, by_group)
 
     def _read_rows(self, name: str, first: int, last: int) -> dict[int, dict[str, Value]]:
         """The rows of a table that belong to lines from `first` to before `last`; those of later lines are left.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trimtab.detectors.stalled_step import is_hung
 from trimtab.errors import RunFormatError
@@ -109,8 +110,8 @@ class Watcher:
         if self._follower.manifest is None:
             return Standing(name, "not-begun", f"there is no run in {str(self.folder)!r} yet")
         holder = read_holder(self.folder)
-        seconds = self._trail("step_seconds").values[-PACE_STEPS:]
-        supervising = self._trail("supervisor_seconds").values[-PACE_STEPS:]
+        seconds = self._list_newest("step_seconds")
+        supervising = self._list_newest("supervisor_seconds")
         level = float(np.median(seconds[-100:])) if len(seconds) else math.nan
         silent_seconds = self._follower.measure_silence()
         is_between = events.is_between(self._step)
@@ -169,7 +170,7 @@ class Watcher:
                 if isinstance(value, float):
                     self._values[metric] = value
                     if metric in DRAWN:
-                        self.trails.setdefault(metric, Trail()).append(each.step, value)
+                        self._trail(metric).append(each.step, value)
         self.happenings.take(news.events)
 
     def _go_back(self, step: int) -> None:
@@ -181,7 +182,13 @@ class Watcher:
         self.happenings.go_back(step - 1)
 
     def _trail(self, metric: str) -> Trail:
-        return self.trails.get(metric) or Trail()
+        if metric not in self.trails:
+            self.trails[metric] = Trail()
+        return self.trails[metric]
+
+    def _list_newest(self, metric: str) -> NDArray[np.float64]:
+        """The newest numbers of a metric; none where it was not recorded."""
+        return self.trails[metric].values[-PACE_STEPS:] if metric in self.trails else np.empty(0)
 
     def _assess_health(self) -> Health | None:
         """The health of the groups: of the newest step with a norm for each, by the steps that were accepted."""
