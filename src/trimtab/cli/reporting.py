@@ -11,7 +11,7 @@ from trimtab.cli.doors import console, say_errors
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN [RUN …]", help="Run folders, or other tools' logs.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders, or other tools' logs.")],
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="FILE.html", help="What to write; if left out, dashboard.html in the run."),
