@@ -187,7 +187,7 @@ def test_memory_does_not_grow(tmp_path: Path) -> None:
     training.run(364)
     grown = Counter(measure_memory(training))
     grown.subtract(before)
-    assert (grown.pop("tensors"), grown.pop("bytes of tensors")) == (0, 0)
+    assert max(grown.pop("tensors"), grown.pop("bytes of tensors")) <= 0  # fewer, where garbage of before was kept
     assert max(grown.values()) < 304 // EVERY, grown
     assert training.supervisor is not None
     training.supervisor.finish()
