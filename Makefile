@@ -1,10 +1,10 @@
 PYTHON ?= python3
 TORCH  ?= $(shell grep '^torch==' requirements.lock)
-CODE   := $(wildcard src tests benchmarks examples docs/hooks)
+CODE   := $(wildcard src tests benchmarks examples docs/hooks docs/pictures.py)
 BIN    := .venv/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: browser help demo docs test format lock clean
+.PHONY: browser help demo docs pictures test format lock clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -14,6 +14,9 @@ demo: .venv/.installed  ## Train a small model with and without Trimtab and comp
 
 docs: .venv/.installed  ## Build the documentation into build/site; open build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+pictures: .venv/.installed browser  ## Take the pictures in docs/assets of a demo that is run for them; takes minutes
+	$(BIN)/python docs/pictures.py $(ARGS)
 
 browser:  # tests open pages in one; where none can be installed they are skipped, and under CI=true they fail
 	@command -v chromium >/dev/null || test "$$(id -u)" != 0 || \

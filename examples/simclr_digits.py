@@ -101,7 +101,7 @@ done = [
         str(each.epoch - 1),
         each.name,
         each.what,
-        f"{each.before:.3g} → {each.after:.3g}",
+        f"{each.before:.3g} → {each.after:.3g}" if each.before != each.after else "",
         each.why,
         effects.get(each.name, ""),
     )

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -45,7 +46,7 @@ from trimtab.journal import (
 )
 from trimtab.policy import Policy
 from trimtab.probes import list_group_metrics
-from trimtab.types import Change, Clock, Value
+from trimtab.types import PER_GROUP, Change, Clock, Value
 
 NAN, INF = math.nan, math.inf
 
@@ -223,6 +224,11 @@ def test_metrics_are_sorted_by_how_often_they_are_measured(tmp_path: Path) -> No
     assert {metric for metric in sampled if times[metric] > 3} == set()
     assert {"update_ratio", "lost_updates", "missing_gradients", "zero_units"} <= times.keys() & set(sampled)
     assert len(read_table(tmp_path, log.manifest, SAMPLED)) == 3
+
+
+def test_the_judging_half_knows_what_is_measured_by_group() -> None:
+    """It has no probes to ask, so the metrics of one number per group are named where it can see them."""
+    assert frozenset(chain(*list_group_metrics())) == PER_GROUP
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Tensor
 
+from trimtab import InputError
 from trimtab.losses import compute_centring, compute_coverage, compute_diversity, compute_spread, normalize_rows
 
 ROWS, DIMENSIONS = 12, 5
@@ -145,3 +146,34 @@ def test_half_precision_is_taken_in_float32(dtype: torch.dtype) -> None:
     rows = torch.full((4, 512), 1e4).to(dtype)
     assert float(normalize_rows(rows).norm(dim=1).max()) == pytest.approx(1, rel=1e-5)
     assert float(compute_spread(rows)) == pytest.approx(log(4), rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_autocast_changes_nothing(loss: Loss, dtype: torch.dtype) -> None:
+    """Under autocast they are what they are without it."""
+    rows = 1 + 0.01 * torch.randn(32, 16, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype):
+        under = loss(rows)
+    assert under.dtype == torch.float32
+    assert float(under) == float(loss(rows))
+
+
+def test_tokens_of_zeros_are_the_same() -> None:
+    """A column whose encoder gives nothing but zeros is dead; one zero among other tokens is like none of them."""
+    values = torch.arange(8)
+    assert float(compute_diversity({"a": torch.zeros(8, 7)}, {"a": values})) == pytest.approx(1)
+    tokens = torch.cat([torch.zeros(1, 7), torch.eye(7)])
+    assert float(compute_diversity({"a": tokens}, {"a": values})) < 1e-3
+
+
+def test_missing_values_are_the_same() -> None:
+    """Tokens may be the same where the values of both rows are missing."""
+    values = torch.tensor([torch.nan, torch.nan, 1.0, 1.0])
+    assert float(compute_diversity({"a": torch.eye(2)[[0, 0, 1, 1]]}, {"a": values})) < 1e-3
+
+
+def test_diversity_of_no_column_is_refused() -> None:
+    """There is nothing to tell apart."""
+    with pytest.raises(InputError, match="there are no tokens"):
+        compute_diversity({}, {})

@@ -26,6 +26,7 @@ from trimtab.cli import app
 from trimtab.detectors import detectors
 from trimtab.policy import DEFAULT_LADDERS, KINDS, PRESETS, Policy
 from trimtab.probes import probes
+from trimtab.recipes.linting import checks
 
 DOCS = Path(__file__).parent.parent
 SOURCE = DOCS.parent / "src"
@@ -160,6 +161,14 @@ def write_contestants() -> str:
     return "| contestant | what it does |\n| --- | --- |\n" + "\n".join(rows) + "\n"
 
 
+def write_checks() -> str:
+    """All checks of lint, the gravest first."""
+    grave = ["critical", "high", "medium", "low"]
+    listed = sorted(checks.values(), key=lambda each: (grave.index(each.severity), each.name))
+    rows = [f"| `{each.name}` | {each.severity} | {first_line(each.judge)} |" for each in listed]
+    return "| check | severity | what it finds |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"
+
+
 def write_commands() -> str:
     """Every command with its arguments and options, as typer has them."""
     group: Any = typer.main.get_command(app)
@@ -198,6 +207,7 @@ def write_params(params: list[Any]) -> str:
 
 
 TABLES: Mapping[str, Callable[[], str]] = {
+    "checks": write_checks,
     "commands": write_commands,
     "contestants": write_contestants,
     "policy numbers": write_policy_numbers,

@@ -29,6 +29,25 @@ RESTORING = ("rollback", "reload")
 STATE_STEP = "state_step"
 """The metric that says which state a row measured, where that is not the one after the update of the step before."""
 
+PER_GROUP = frozenset(
+    {
+        "activation_largest",
+        "activation_mean",
+        "activation_std",
+        "dead_units",
+        "group_grad_norm",
+        "group_nonfinite",
+        "lost_updates",
+        "missing_gradients",
+        "replica_divergence",
+        "saturated_units",
+        "update_ratio",
+        "weight_norm",
+        "zero_units",
+    }
+)
+"""The metrics that are one number per parameter group, as the probes measure them, for those who know no probes."""
+
 LEVEL_STEP = "level_step"
 """The metric that says that what was measured after a step is no sample any more: the loss or the weights were changed
 on purpose; -1 for all that was measured."""

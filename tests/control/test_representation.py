@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from trimtab import InputError, Policy, Supervisor
 from trimtab.control.course import Adaptation
 from trimtab.control.guarding import RepresentationGuard
+from trimtab.control.remedies import RULES
 from trimtab.control.representation import (
     FLOOR,
     MOST_RAISES,
-    RULES,
     Situation,
     decide_answer,
 )
@@ -122,6 +122,13 @@ def test_without_a_weight_to_raise_it_goes_back_once() -> None:
     made, _ = follow([WELL, WELL, *[(0.1, 0.4, 20.0, [COLLAPSED])] * 25], joint=1.0)
     assert [kind for kind, _ in tell(made)] == ["restoration", "exhaustion"]
     assert made[0].num_reviews == 2 + MOST_RAISES + 1
+
+
+def test_what_is_lowered_is_not_lowered_away() -> None:
+    """A weight that an alarm lowers ends at a quarter of what it was, however long the alarm lasts."""
+    rows: list[Row] = [(0.1 + 0.02 * each, 0.4, 20.0, [COLLAPSED]) for each in range(10)]
+    _, targets = follow([WELL, WELL, *rows], spread=0.1, marginal=0.4, diversity_temperature=0.1)
+    assert (targets["marginal"], targets["diversity_temperature"]) == pytest.approx((0.1, 0.025))
 
 
 def test_improvement_earns_more_raises() -> None:
@@ -253,6 +260,24 @@ def test_a_dead_column_is_made_anew() -> None:
     assert other.shape == weight_of(loop.model[1]).shape
 
 
+def test_every_rank_draws_the_same() -> None:
+    """A module made anew is the same whatever was drawn before, another one is another, and nothing else is drawn."""
+    drawn = []
+    for seed in range(2):
+        loop = Loop()
+        torch.manual_seed(seed)
+        for layer in loop.model:
+            loop.supervisor.renew(layer)
+        drawn.append([weight_of(layer).clone() for layer in loop.model])
+        after = torch.rand(1)
+        torch.manual_seed(seed)
+        assert after == torch.rand(1)
+    assert all(map(torch.equal, *drawn))
+    assert not torch.equal(*drawn[0])
+    with pytest.raises(InputError, match="the Linear is no part of the model"):
+        Loop().supervisor.renew(nn.Linear(1, 1))
+
+
 def test_a_policy_without_the_detectors_has_no_guard() -> None:
     """What is not looked for is not answered."""
     policy = Policy.from_dict({"detectors": {name: {"enabled": False} for name in RULES}})
@@ -271,7 +296,39 @@ def test_the_supervisors_state_holds_the_guard() -> None:
     assert other.run(SAME).guard.made[-1] == loop.run(SAME).guard.made[-1]
 
 
+def test_a_knob_of_the_loops_own() -> None:
+    """It moves the same way, is an event with its effect, and no episode of the guard."""
+    loop = Loop()
+    loop.weights["mixup"] = 1.0
+    with pytest.raises(InputError, match="mixup cannot move before the first review"):
+        loop.guard.nudge("mixup", 0.2, "labels are noisy")
+    loop.run(APART)
+    loop.guard.nudge("mixup", 0.2, "labels are noisy", 4)
+    seen = []
+    for _ in range(5):
+        loop.run(APART)
+        seen.append(loop.weights["mixup"])
+    assert seen == pytest.approx([0.2 + 0.8 * each for each in (0.854, 0.5, 0.146, 0, 0)], abs=1e-3)
+    (request,) = loop.guard.made
+    assert (request.name, request.what, request.before, request.after) == ("request-1", "mixup", 1.0, 0.2)
+    assert [(each.of, each.verdict) for each in loop.guard.outcomes] == [("request-1", "no effect")]
+    with pytest.raises(InputError, match="there is no 'cutmix'"):
+        loop.guard.nudge("cutmix", 0.2, "labels are noisy")
+
+
+def test_a_weight_that_comes_later_is_guarded_too() -> None:
+    """A dict of weights may grow while the run goes on."""
+    loop = Loop().run(APART)
+    loop.weights["centring"] = 0.0
+    loop.run(*[SAME] * 2)
+    assert {each.what for each in loop.guard.made} == {"spread", "centring"}
+
+
 def test_wrong_columns_are_refused() -> None:
     """A column has to be a part of the model."""
+    with pytest.raises(InputError, match="columns is a 'list'; it has to be a dict"):
+        Loop(columns=["a"])
+    with pytest.raises(InputError, match="its MultiheadAttention has parameters and no method reset_parameters"):
+        Loop(columns={"a": nn.MultiheadAttention(4, 2)})
     with pytest.raises(InputError, match="the column 'a' is a 'str'; it has to be a Module"):
         Loop(columns={"a": "x"})

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from trimtab.detectors import detect
 from trimtab.detectors.persistent_spike import JUDGED_EVERY
 from trimtab.history import History
-from trimtab.types import Finding, Measurement
+from trimtab.types import LEVEL_STEP, Finding, Measurement
 
 FLAT = [1.0 + 0.1 * (-1) ** step for step in range(120)]
 """Mean 1, standard deviation 0.1: a spike is above 1.3, and over at 1.05."""
@@ -20,11 +20,15 @@ FLAT = [1.0 + 0.1 * (-1) ** step for step in range(120)]
 PATIENCE = 50
 
 
-def watch(values: Sequence[float], **settings: float) -> list[Finding]:
-    """Judge each loss in turn; all are accepted, so that the spike itself becomes part of the level."""
+def watch(values: Sequence[float], changed: float = 0, **settings: float) -> list[Finding]:
+    """Judge each loss in turn; all are accepted, so that the spike itself becomes part of the level.
+
+    At the step `changed` the loop says that the loss is another one.
+    """
     history, found = History(), list[Finding]()
     for step, value in enumerate(values, 1):
-        history.append(Measurement(step, {"loss": value}))
+        told = {LEVEL_STEP: -1.0} if step == changed else {}
+        history.append(Measurement(step, {"loss": value, **told}))
         found += detect(history, {"persistent-spike": settings})
         history.close(accepted=True)
     return found
@@ -115,3 +119,10 @@ def test_rejected_steps_are_judged_too(num_rejected: int) -> None:
         found += detect(history, {"persistent-spike": {}})
         history.close(accepted=not 120 < step <= 120 + num_rejected)
     assert [each.since for each in found][:1] == [121]
+
+
+def test_another_loss_is_no_spike() -> None:
+    """A loss that was changed on purpose is compared with what it was since, and a spike after that is dated right."""
+    assert watch([*FLAT, *[9.0, 9.1] * 60], changed=121) == []
+    (finding,) = watch([*[9.0, 9.1] * 60, *FLAT, *[3.0, 3.05] * 60], changed=121)
+    assert finding.since == 241

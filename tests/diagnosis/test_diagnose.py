@@ -238,3 +238,15 @@ def test_overwritten_weight_is_told_once_with_its_group(loss: float) -> None:
     assert [each.name for each in causes] == ["corrupted-weights"]
     assert causes[0].evidence[0].startswith("the weight norm of head was 30 and is infinite at step 201")
     assert "above 1e19" in causes[0].evidence[0]
+
+
+def test_groups_are_those_of_what_was_damaged() -> None:
+    """A weight that is not finite makes gradients so in other groups as well, which are not named beside it."""
+    measurements = []
+    for step in range(1, 201):
+        bad = nan if step == 150 else 1.0
+        groups = {"group_grad_norm": (bad, bad), "weight_norm": (3 + step / 100, bad + step)}
+        measurements.append(Measurement(step, {"loss": bad / step + 1, "grad_norm": bad, **groups}))
+    cause = diagnose_values(measurements, manifest={"groups": ["embedding", "head"]}).causes[0]
+    assert cause.name == "weights-not-finite"
+    assert cause.evidence[0] == "the weight was the first that was not finite, at step 150 in head"

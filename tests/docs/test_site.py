@@ -28,6 +28,7 @@ from trimtab.diagnosis import QUESTIONS, known_causes
 from trimtab.faults import Need, faults
 from trimtab.policy import KINDS, PRESETS, Policy
 from trimtab.probes import probes
+from trimtab.recipes.linting import checks
 from trimtab.signals import SIGNALS
 
 require("material", "mkdocstrings")
@@ -221,6 +222,7 @@ def test_every_option_is_documented(site: Path) -> None:
         pytest.param("howto/bench.html", set(contestants), id="contestants"),
         pytest.param("howto/faults.html", set(get_args(Need)) - {""}, id="needs-of-faults"),
         pytest.param("howto/fit.html", set(SIGNALS), id="signals"),
+        pytest.param("howto/preflight.html", set(checks), id="checks-of-lint"),
         pytest.param("reference/run-folder.html", {"manifest.json", "journal.jsonl", "groups.f32"}, id="files"),
     ],
 )

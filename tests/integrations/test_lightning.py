@@ -27,7 +27,8 @@ from lightning.pytorch.plugins import MixedPrecision
 from tests.integrations.runs_lightning import QUIET, Module, make_loader
 from trimtab import InputError, Supervisor
 from trimtab.integrations.lightning import SupervisorCallback
-from trimtab.journal import read_run
+from trimtab.journal import Tracker, read_run
+from trimtab.types import Record
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),
@@ -199,6 +200,24 @@ def test_optimizers_by_hand_are_not_disturbed() -> None:
     assert are_equal(bits_of(one), bits_of(other))
 
 
+def test_each_optimizer_has_its_trackers() -> None:
+    """Each is told of the steps of its own supervisor alone; with one optimizer a list does as well."""
+
+    class Counter(Tracker):
+        num = 0
+
+        def write(self, record: Record) -> None:
+            self.num += bool(record.measurement.step)
+
+    counters = [Counter(), Counter()]
+    callback = SupervisorCallback(trackers=lambda index: [counters[index]])
+    fit(TwoNets(), callback)
+    assert [each.num for each in counters] == [each.step for each in callback.supervisors]
+    alone = Counter()
+    fit(Module(120), SupervisorCallback(trackers=[alone]))
+    assert alone.num == 120
+
+
 def test_step_without_a_loss_is_no_step() -> None:
     """Where `training_step` returns None nothing is judged."""
     callback = SupervisorCallback()
@@ -261,6 +280,7 @@ def test_training_that_fails_is_recorded_so(tmp_path: Path) -> None:
     [
         pytest.param(Module(120), {"clip_norm": 1.0}, {"gradient_clip_val": 1.0}, "both clip", id="two-clippings"),
         pytest.param(TwoNets(), {"probe": len}, {}, "probe cannot be used with 2 optimizers", id="probe-of-one-model"),
+        pytest.param(TwoNets(), {"trackers": [Tracker()]}, {}, "trackers of its own", id="one-tracker-for-two"),
         pytest.param(Module(120), {"scaler": None}, {}, "scaler is the trainer's own", id="scaler"),
     ],
 )

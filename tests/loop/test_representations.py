@@ -78,6 +78,7 @@ def test_weights_are_moved_and_all_of_it_is_told(tmp_path: Path) -> None:
     assert {each.of for each in result.outcomes} >= {each.name for each in nudges}
     assert result.timeline.happened[-1].settings["loss_weight_spread"] > 0
     assert "nudge-1" in str(result.timeline)
+    assert all({"embedding_r", "recall_at_1"} <= each.metrics.keys() for each in result.reviews)
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text("utf-8").splitlines()]
     assert [each["name"] for each in events if each["event"] == "adaptation"] == [
         each.name for each in result.adaptations

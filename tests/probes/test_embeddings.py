@@ -12,7 +12,8 @@ from hypothesis import given, strategies as st
 from torch import Tensor, nn
 
 from trimtab import InputError, Supervisor
-from trimtab.probes.embeddings import Column, compute_column_diversity, measure_embeddings, read_sample
+from trimtab.probes.embeddings import Column, measure_embeddings, read_sample
+from trimtab.probes.geometry import compute_column_diversity
 
 NUM, DIMENSIONS = 512, 64
 
@@ -88,11 +89,35 @@ def test_recall_has_a_ceiling_and_a_chance() -> None:
     assert found["recall_ceiling"] == 1
 
 
+def test_a_view_of_one_column() -> None:
+    """It has a recall and a ceiling of that column alone, and is no kind of column."""
+    codes = torch.arange(100) // 2
+    columns = {"a": Column(codes), "b": Column(torch.arange(100) // 20, kind="category")}
+    found = measure(torch.eye(50)[codes], {"a": torch.eye(50)[codes], "b": draw(100, 50)}, columns)
+    assert (found["column_recall_at_1_a"], found["column_recall_ceiling_a"]) == (0.5, 0.5)
+    assert found["column_recall_ceiling_b"] == 0.05
+    assert "recall_ceiling" not in found
+
+
+@pytest.mark.parametrize("spread", [1e-3, 1e-5])
+def test_rows_nearly_the_same_can_still_be_told_apart(spread: float) -> None:
+    """Recall is that of the rows about their mean: cosines that differ in the tenth digit are told apart."""
+    about = draw(NUM, DIMENSIONS).double()
+    about -= about.mean(1, keepdim=True)  # orthogonal to the common direction
+    rows, view = (
+        torch.ones(DIMENSIONS) + spread * each for each in (about, about + 0.5 * draw(NUM, DIMENSIONS, seed=1))
+    )
+    assert measure(rows, view)["recall_at_1"] > 0.99
+
+
 @pytest.mark.parametrize(
     "values",
     [
         pytest.param(torch.arange(60) % 7, id="tensor"),
+        pytest.param((torch.arange(60) % 7).bfloat16(), id="bfloat16"),
         pytest.param(np.arange(60) % 7 / 3, id="array"),
+        pytest.param(tuple(range(7)) * 8 + tuple(range(4)), id="tuple"),
+        pytest.param(np.where(np.arange(60) % 7 == 0, np.nan, np.arange(60) % 7), id="missing-numbers"),
         pytest.param([f"{each % 7}" for each in range(60)], id="texts"),
         pytest.param([None if each % 7 == 0 else each % 7 for each in range(60)], id="missing"),
     ],
@@ -124,6 +149,28 @@ def test_dead_and_constant_columns() -> None:
     assert "column_diversity_constant" not in values
 
 
+def test_tokens_of_zeros_are_the_same() -> None:
+    """A column whose encoder gives nothing but zeros is dead, and a zero among other tokens is like none of them."""
+    assert float(compute_column_diversity(torch.zeros(8, 3), range(8))) == 0
+    assert float(compute_column_diversity(torch.cat([torch.zeros(1, 7), torch.eye(7)]), range(8))) == 1
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-40, 1e38, 1e200])
+def test_length_does_not_matter(scale: float) -> None:
+    """Rows whose squares overflow or vanish have the same measures."""
+    rows = draw(64, 8).double()
+    assert measure(scale * rows, scale * rows) == pytest.approx(measure(rows, rows))
+
+
+def test_tokens_and_views_that_are_not_finite_are_found() -> None:
+    """They are no missing numbers: the review says so."""
+    rows, broken = draw(16, 4), torch.full((16, 4), torch.nan)
+    model = nn.Linear(2, 2)
+    supervisor = Supervisor(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    decision = supervisor.review(embeddings=rows, views=broken, columns={"a": (range(16), broken)})
+    assert {"recall_at_1", "column_diversity_a"} <= {each.metric for each in decision.findings}
+
+
 def test_numbers_that_are_not_finite_are_told() -> None:
     """One NaN among the embeddings is NaN in what is measured, and no crash."""
     rows = draw(16, 4)
@@ -140,6 +187,16 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"embeddings": torch.ones(4, 2), "views": torch.ones(3, 2)},
         r"the view 'joint' has shape \(3, 2",
     ),
+    "no-dimension": ({"embeddings": torch.ones(4, 0)}, r"shape \(4, 0\)"),
+    "views-alone": ({"views": torch.ones(4, 2)}, "embeddings is NoneType"),
+    "columns-alone": ({"columns": {"a": range(4)}}, "embeddings is NoneType"),
+    "no-names": ({"embeddings": torch.ones(4, 2), "columns": [range(4)]}, "columns is a list"),
+    "vectors": (
+        {"embeddings": torch.ones(4, 2), "columns": {"a": torch.ones(4, 2)}},
+        r"'a' are of shape \(4, 2\), torch.float32; they have to be a list",
+    ),
+    "no-list": ({"embeddings": torch.ones(4, 2), "columns": {"a": 5}}, "'a' are int"),
+    "ragged": ({"embeddings": torch.ones(4, 2), "columns": {"a": [[1], [1, 2], [3], [4]]}}, "'a' are list"),
     "short-column": ({"embeddings": torch.ones(4, 2), "columns": {"a": [1, 2]}}, "'a' has 2 values; embeddings has 4"),
 }
 

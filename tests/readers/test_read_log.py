@@ -39,6 +39,7 @@ from trimtab.types import Decision, Measurement, Record, Value
         pytest.param("a.txt", "it was a dark and stormy night\n", "is of no known format", id="prose"),
         pytest.param("a.pt", pickle.dumps({"loss": [1.0, 2.0]}), "is of no known format", id="pickle"),
         pytest.param("runs.csv", "run_id,metrics.loss\nabc,2\n", "has one line for each run", id="mlflow-runs"),
+        pytest.param("mlflow.db", b"SQLite format 3\0" + bytes(84), "is a database, as MLflow", id="database"),
         pytest.param(
             "events.out.tfevents.1",
             b"nonsense" * 9,

@@ -15,6 +15,7 @@ from trimtab.diagnosis.evidence import Series
 from trimtab.errors import InputError, RunFormatError
 from trimtab.journal import Journal
 from trimtab.report.document import compare_runs, describe_run, tell_apart
+from trimtab.report.panel import Line, Panel, describe_panels
 from trimtab.report.reduction import reduce_series
 
 
@@ -47,6 +48,27 @@ def test_what_was_recorded_has_a_panel(run: dict[str, Any]) -> None:
     assert not {"loss_scale", "probe", "parts", "update_ratio", "weight_norm"} & panels.keys()
     lines = [line for panel in panels.values() for line in panel.get("lines", [])]
     assert all(line["steps"] and len(line["steps"]) == len(line["values"]) for line in lines)
+
+
+def test_numbers_that_belong_together_share_a_panel(tmp_path: Path) -> None:
+    """The quality score has its parts beside it, and embeddings lie over their zones; few look for the rest of them."""
+    metrics = ["quality_score", "quality_gradients", "quality_possible", "embedding_r", "embedding_rows"]
+    panels = {each["id"]: each for each in describe_run(write_run(tmp_path / "run", metrics=metrics))["panels"]}
+    assert [line["name"] for line in panels["quality_score"]["lines"]] == ["score", "gradients"]
+    zones = panels["embedding_r"]["zones"]
+    assert [name for name, _, _ in zones] == ["emergency", "warning", "recovering", "healthy", "as random ones"]
+    assert [low for _, low, _ in zones[1:]] == [high for _, _, high in zones[:-1]]
+    assert panels["embedding_rows"]["section"] == "More"
+    assert "quality_possible" not in panels
+
+
+@pytest.mark.parametrize("high", [1.0, 139.234567, 139.2349999, 3e-7], ids=str)
+def test_only_what_is_above_the_axis_is_marked(high: float) -> None:
+    """Numbers and the limit they are held against are rounded alike, so none is above it but the spike."""
+    values = np.append(np.linspace(0.5 * high, high, 500), 1000 * high)
+    (panel,) = describe_panels([Panel("x", "More", "x", [Line("x", Series(np.arange(501), values))])], 10_000, ())
+    assert panel["limit"] is not None
+    assert sum(value > panel["limit"] for value in panel["lines"][0]["values"]) == 1
 
 
 def test_every_decision_has_a_mark_with_its_story(run: dict[str, Any]) -> None:

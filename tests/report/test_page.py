@@ -161,7 +161,45 @@ def test_a_page_prints(open_tab: OpenTab, page_file: Path) -> None:
         "[...document.querySelectorAll('.plot .main-svg')].map(each => each.getBoundingClientRect().width)"
     )
     assert max(widths) <= 680
-    assert len(widths) >= len(page.evaluate(RANGES))
+    assert len(widths) >= len(page.evaluate(RANGES)) == page.locator(".plot").count()
+
+
+def test_a_panel_is_drawn_when_it_comes_into_sight(open_tab: OpenTab, page_file: Path) -> None:
+    """The first one at once; the place of the others is kept, so that nothing moves when they are drawn."""
+    page = open_tab(viewport={"width": 1300, "height": 300}).open(page_file)
+    assert page.locator("#panel-loss .main-svg").count() > 0
+    last = page.locator("#panel-step_seconds")
+    assert last.locator(".main-svg").count() == 0
+    before = page.evaluate("document.documentElement.scrollHeight")
+    page.get_by_role("button", name="Zoom in").click()
+    last.scroll_into_view_if_needed()
+    last.locator(".main-svg").first.wait_for()
+    page.wait_for_function(f"{RANGES}.length > 3")
+    assert len({tuple(each) for each in page.evaluate(RANGES)}) == 1
+    assert page.evaluate("document.documentElement.scrollHeight") == pytest.approx(before, abs=40)
+
+
+def test_what_is_alike_is_folded_and_a_mark_unfolds_it(open_tab: OpenTab, tmp_path: Path) -> None:
+    """Ten findings of the same kind are one line of the list and one mark; both hold all ten."""
+    folder = write_run(tmp_path / "run", faults=[ROLLBACK, *range(100, 110)])
+    write_report(tmp_path / "page.html", describe_run(folder))
+    page = open_tab().open(tmp_path / "page.html")
+    fold = page.locator(".fold")
+    assert "10 × Found: loss-spike" in fold.locator("summary").inner_text()
+    assert fold.locator(".entry").count() == 0
+    page.locator(".mark[data-kind=finding]").first.click()  # of several marks a click zooms in
+    page.locator(".mark[data-kind=finding]").nth(3).click()
+    assert fold.locator(".entry").count() == 10
+    assert "step" in page.locator(".entry.is-chosen").inner_text()
+
+
+def test_signs_are_explained(open_tab: OpenTab, page_file: Path) -> None:
+    """Above the curves stands what each sign means that is drawn, and of no other."""
+    page = open_tab().open(page_file)
+    signs = page.locator("#signs li").all_inner_texts()
+    assert signs[:3] == ["skipped", "rolled back", "found"]
+    assert {"not finite", "undone by a rollback, and the curve of it faint"} <= set(signs)
+    assert "halted" not in signs
 
 
 def test_a_narrow_window_has_all_of_it(open_tab: OpenTab, page_file: Path) -> None:
@@ -178,9 +216,11 @@ def test_runs_are_compared_on_the_same_axes(open_tab: OpenTab, page_file: Path, 
     page = opened.open(tmp_path / "page.html")
     assert opened.complaints == []
     assert page.locator(".lane").count() == 2
-    legend = page.locator("#panel-loss .legend li span").all_inner_texts()
-    assert [name for name in legend if "training" in name] == ["faulty, training loss", "other, training loss"]
-    assert page.locator("#top h2").all_inner_texts()[0] == "Results"
+    legend = page.locator("#panel-loss .legend li").evaluate_all(
+        "all => all.map(each => each.querySelector('span')?.textContent ?? each.textContent)"
+    )
+    assert legend == ["training loss", "faulty", "other", "validation loss", "faulty", "other"]
+    assert page.locator("#differences h2").all_inner_texts()[0] == "Results"
 
 
 def test_a_newer_document_is_drawn_in_place(open_tab: OpenTab, page_file: Path, tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ import typer
 
 from trimtab.cli.diagnosing import DiagnoseCommand, diagnose
 from trimtab.cli.explaining import explain
+from trimtab.cli.preflighting import preflight
 from trimtab.cli.replaying import replay
 from trimtab.cli.reporting import report
+from trimtab.cli.tables import embed, fit, nearest
 from trimtab.cli.training import bench, demo, signal
 from trimtab.cli.watching import serve, watch
 
@@ -36,8 +38,12 @@ def show_version(
 
 
 app.command()(demo)
+app.command()(fit)
+app.command()(embed)
+app.command()(nearest)
 app.command()(explain)
 app.command(cls=DiagnoseCommand)(diagnose)
+app.command()(preflight)
 app.command()(replay)
 app.command()(report)
 app.command()(watch)

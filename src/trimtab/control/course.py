@@ -45,7 +45,7 @@ class Adaptation:
     """`rotation`: training goes on with fresh data. `finalization`: from the best weights, the learning rate falls to
     nearly 0. `cool`, `raise`: the learning rate is multiplied by less or more than 1. `return`: a change of the
     learning rate is given back. `resumption`: a finalization is given up, since stopping was ruled out meanwhile. Of a
-    `RepresentationGuard`: `nudge`, `relaxation`, `restoration`, `renewal`, `recovery` and `exhaustion`, see
+    `RepresentationGuard`: `nudge`, `request`, `relaxation`, `restoration`, `renewal`, `recovery` and `exhaustion`, see
     `trimtab.control.representation`."""
 
     num_reviews: int
@@ -68,7 +68,7 @@ class Adaptation:
     """What it is from now on; of a finalization, what it falls to."""
 
     trigger: str
-    """What asked for it: `plateau`, `room`, `outcome` or `signal`; or the detector that found something."""
+    """What asked for it: `plateau`, `room`, `outcome`, `signal` or `loop`; or the detector that found something."""
 
     why: str
     """What was seen, in one sentence."""

@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from trimtab.control.course import Adaptation
-from trimtab.control.knobs import Knobs
+from trimtab.control.course import Adaptation, name_adaptation
+from trimtab.control.knobs import NUDGE_REVIEWS, Knobs
 from trimtab.control.outcomes import Outcome, judge_adaptation
-from trimtab.control.representation import RECALL, SPREAD, Situation, decide_answer, is_sound
+from trimtab.control.remedies import RECALL, SPREAD
+from trimtab.control.representation import Situation, decide_answer, is_sound
 from trimtab.control.review import Review
 from trimtab.detectors.dead_columns import list_dead
 from trimtab.detectors.representing import name_zone
@@ -21,6 +22,9 @@ from trimtab.errors import InputError
 from trimtab.state.live import Snapshot
 from trimtab.supervisor import Supervisor
 from trimtab.types import Record
+
+NOTABLE = 0.1
+"""The share of itself by which a knob has to move at a review for the loss to be another one."""
 
 logger = logging.getLogger("trimtab")
 
@@ -46,7 +50,7 @@ class RepresentationGuard:
             column is dead and nothing else helps.
 
     Raises:
-        InputError: if the weights are none, or a column is no module.
+        InputError: if the weights are none, or a column is no module that can be initialized anew.
 
     Attributes:
         made: what was done, the oldest first.
@@ -62,10 +66,13 @@ class RepresentationGuard:
     ) -> None:
         self._supervisor = supervisor
         self._knobs = Knobs(weights)
+        if columns is not None and not isinstance(columns, Mapping):
+            raise InputError(
+                f"guard: columns is a {type(columns).__name__!r}; it has to be a dict of modules by column"
+            )
         self._columns = dict(columns or {})
         for name, module in self._columns.items():
-            if not isinstance(module, nn.Module):
-                raise InputError(f"guard: the column {name!r} is a {type(module).__name__!r}; it has to be a Module")
+            _require_renewable(name, module)
         self._initial = self._knobs.values
         self._reviews: list[Review] = []
         self._kept: Snapshot | None = None
@@ -89,12 +96,49 @@ class RepresentationGuard:
         answers = decide_answer(situation)
         for each in answers:
             self._make(each)
-        if any(each.kind in ("nudge", "restoration") for each in answers):
-            self._supervisor.declare_loss_change()
+        before = self._knobs.values
         if self._knobs.advance():
             self._tell("weights", zone=name_zone(metrics), **self._knobs.values)
+        if any(each.kind == "restoration" for each in answers) or _is_another_loss(before, self._knobs.values):
+            self._supervisor.declare_loss_change()
         if not situation.alarms and not situation.episode and self._is_best():
             self._keep()
+
+    def nudge(self, knob: str, target: float, why: str, num_reviews: int = NUDGE_REVIEWS) -> None:
+        """Move a knob of your own the same way: slowly, as an event whose effect is measured.
+
+        It moves at each review from the next one on. What the guard itself decides is not held up by it.
+
+        Args:
+            knob: its name in `weights`, which the guard need not know.
+            target: where to.
+            why: why, for the run folder.
+            num_reviews: the reviews it takes.
+
+        Raises:
+            InputError: if there is no such knob, the target is not finite, it takes too few reviews, or there was no
+                review yet to hold its effect against.
+        """
+        if not self._reviews:
+            raise InputError(f"guard: {knob} cannot move before the first review, which its effect is held against")
+        before, newest = self._knobs.targets.get(knob, target), self._reviews[-1]
+        self._knobs.nudge(knob, target, num_reviews)
+        self._record(
+            Adaptation(
+                name_adaptation("request", self.made),
+                "request",
+                len(self._reviews),
+                newest.epoch,
+                self._supervisor.step,
+                knob,
+                before,
+                target,
+                "loop",
+                why,
+                "what the loop is after",
+                num_reviews,
+            )
+        )
 
     def complete(self) -> None:
         """Measure the effects of what was done last, at the end of a run."""
@@ -143,6 +187,9 @@ class RepresentationGuard:
             self._supervisor.renew(self._columns[adaptation.what])
         if adaptation.kind == "restoration" and self._kept is not None:
             self._supervisor.return_to(self._kept)
+        self._record(adaptation)
+
+    def _record(self, adaptation: Adaptation) -> None:
         self.made.append(adaptation)
         logger.info(
             "review %d: %s: %s %.4g → %.4g: %s",
@@ -182,3 +229,18 @@ class RepresentationGuard:
 
     def _tell(self, event: str, **fields: Any) -> None:
         self._supervisor.tell_event(event, **fields)
+
+
+def _is_another_loss(before: Mapping[str, float], now: Mapping[str, float]) -> bool:
+    return any(abs(now[name] - each) > NOTABLE * abs(each) for name, each in before.items())
+
+
+def _require_renewable(name: str, module: Any) -> None:
+    if not isinstance(module, nn.Module):
+        raise InputError(f"guard: the column {name!r} is a {type(module).__name__!r}; it has to be a Module")
+    for each in module.modules():
+        if list(each.parameters(recurse=False)) and not callable(getattr(each, "reset_parameters", None)):
+            raise InputError(
+                f"guard: the column {name!r} cannot be initialized anew: its {type(each).__name__} has parameters and "
+                "no method reset_parameters(), as nn.Linear has; give it one"
+            )

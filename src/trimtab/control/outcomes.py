@@ -97,11 +97,11 @@ def judge_adaptation(
     margin = max(SURE * error, min_delta, NEGLIGIBLE * abs(before))
     verdict = _judge(after - before, margin)
     num_steps = reviews[adaptation.num_reviews + num - 1].step - adaptation.step
+    before, after = (sign * each + 0.0 for each in (before, after))  # no -0
     shown = (
-        f"{adaptation.name}: {verdict}: {metric} {sign * after:.4g} after {num} reviews, {sign * before:.4g} before "
-        f"(±{margin:.2g})"
+        f"{adaptation.name}: {verdict}: {metric} {after:.4g} after {num} reviews, {before:.4g} before (±{margin:.2g})"
     )
-    return Outcome(adaptation.name, verdict, sign * before, sign * after, margin, num, num_steps, shown)
+    return Outcome(adaptation.name, verdict, before, after, margin, num, num_steps, shown)
 
 
 def measure_noise(scores: Sequence[float]) -> float:

@@ -2,7 +2,8 @@
 
 `nudge`: a loss weight is moved by a factor. `restoration`: the model is set back to before the collapse. `renewal`: a
 dead column is initialized anew. `recovery`: it is declared, and nothing is changed. `relaxation`: the loss weight that
-was raised is lowered a little. `exhaustion`: nothing is left to be tried.
+was raised is lowered a little. `exhaustion`: nothing is left to be tried. Beside these, `request`: the loop itself has
+moved a knob.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from math import isfinite, nan
 
 from trimtab.control.course import Adaptation, name_adaptation
 from trimtab.control.knobs import NUDGE_REVIEWS
+from trimtab.control.remedies import BETTER, DEAD, DIVERSITY, RANK, RECALL, RULES, SPREAD, Rule
 from trimtab.control.review import Review
 
 FLOOR = 0.05
 """A weight that is to be raised begins at least here: no factor lifts 0, or 0.01 within a run."""
 
 MOST, MOST_TIMES = 1.0, 4.0
-"""A weight is not raised above 1, or four times what it was as the run began: far above, it is the only loss."""
+"""A weight is not raised above 1, or four times what it was as the run began: far above, it is the only loss. What is
+lowered is not lowered below a quarter of it."""
 
 TEMPERATURE, HOT, COOL = "temperature", 1.0, 0.2
 """The temperature of the contrastive loss: one above 1, of cosines from -1 to 1, minds no row more than another (Wang
@@ -27,12 +30,6 @@ and Liu, arXiv 2012.09740), and counts as 1; it is not lowered below 0.2, as a l
 
 MOST_RAISES = 4
 """Reviews in a row at which weights are raised before something has to have got better."""
-
-BETTER = 1.1
-"""How many times what it was a number has to be to have got better."""
-
-CLEARLY = 0.005
-"""What it has to differ by at least: twice nothing is nothing."""
 
 RELAXED = 0.95
 """What the weight of the spread is multiplied by at each review once all is well again."""
@@ -49,51 +46,11 @@ MOST_RESTORATIONS = 3
 RECALLED, RANKED = 0.9, 0.5
 """The shares of recall and of effective rank, as they were before, from which a run has recovered."""
 
-RECALL, RANK, SPREAD, DIVERSITY = "recall_at_1", "effective_rank", "embedding_r", "column_diversity"
-"""The metrics of a review that are looked at."""
-
-DEAD = "dead-columns"
-"""The detector of dead columns."""
-
-
 STUCK = 1e-4
 """The diversity below which the tokens of a column do not differ at all: no loss has a gradient that would help."""
 
 SAME = 0.1
 """The spread below which embeddings are all the same, where even an untrained model is above."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What answers the finding of a detector."""
-
-    factors: Mapping[str, float]
-    """What knobs are multiplied by, by their names; those that a run has not are passed over."""
-
-    metric: str
-    """What has to get better."""
-
-    is_falling: bool = False
-    """True if it gets better by falling."""
-
-    def has_improved(self, before: Review, now: Review) -> bool:
-        """True if it has got better from one review to another."""
-        first, second = before.metrics.get(self.metric, nan), now.metrics.get(self.metric, nan)
-        if not abs(second - first) > CLEARLY:
-            return False
-        return second * BETTER <= first if self.is_falling else second >= BETTER * first
-
-
-RULES: Mapping[str, Rule] = {
-    "embedding-collapse": Rule(
-        {"spread": 1.5, "diversity": 1.3, "diversity_temperature": 0.8, "marginal": 0.8}, SPREAD
-    ),
-    "dimensional-collapse": Rule({"spread": 1.5, "temperature": 0.5}, RANK),
-    DEAD: Rule({"diversity": 1.3, "diversity_temperature": 0.8}, DIVERSITY),
-    "one-sided-embeddings": Rule({"centring": 1.5, "coverage": 1.5, "spread": 1.2}, "one_sidedness", is_falling=True),
-    "embedding-shrinkage": Rule({"spread": 1.2, "diversity": 1.1}, SPREAD),
-}
-"""The alarms, the gravest first, and what answers each of them."""
 
 ANSWERS = ("nudge", "restoration", "renewal", "exhaustion")
 """What is done about an alarm: an episode lasts from the first of them to a recovery."""
@@ -226,12 +183,15 @@ def _nudge(situation: Situation) -> list[Adaptation]:
     made: list[Adaptation] = []
     for knob, (alarm, factor) in asked.items():
         before = situation.targets[knob]
+        began = situation.initial.get(knob, before)
         after = before * factor
         if factor > 1:
-            most = max(MOST, MOST_TIMES * situation.initial[knob], before)
+            most = max(MOST, MOST_TIMES * began, before)
             after = min(max(before, FLOOR) * factor, most)
         elif knob == TEMPERATURE:
             after = max(min(before, HOT) * factor, min(before, COOL))
+        else:
+            after = max(after, min(before, began / MOST_TIMES))
         if after == before:
             continue
         why = f"{alarm} at review {len(situation.reviews)}"
@@ -294,7 +254,7 @@ def _relax(situation: Situation) -> list[Adaptation]:
     if not raised:
         return []
     before = situation.targets["spread"]
-    least = max(situation.initial["spread"], KEPT * max(raised))
+    least = max(situation.initial.get("spread", before), KEPT * max(raised))
     after = max(before * RELAXED, least)
     if not after < before:
         return []

@@ -19,7 +19,7 @@ class Review:
 
     metrics: Mapping[str, float]
     """`val_loss`, the parts of the loss as `val_` and their names, `learning_rate` as it was used, `quality_score` with
-    its parts, and where spectra were measured what they say."""
+    its parts, and where spectra or embeddings were measured what they say."""
 
     is_disturbed: bool = False
     """True if the supervisor went back or cooled the learning rate since the review before."""

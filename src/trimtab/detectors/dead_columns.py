@@ -7,11 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.detectors import detector
-from trimtab.detectors.representing import DIVERSITY, read_finite
+from trimtab.detectors.representing import DIVERSITY, is_warming_up, read_finite
 from trimtab.history import History
 from trimtab.types import Breach
 
 METRIC = "column_diversity"
+
+REVIEWS = 10
+"""Reviews of warm-up at most."""
 
 NAMED = 5
 """Columns that are named at most."""
@@ -27,7 +30,9 @@ def find_dead_columns(history: History, *, limit: float = 0.01, samples: int = 2
     Why it matters:
         What the column says is lost, and nothing else shows it: the mean over eighty columns hides three dead ones.
     Stays silent:
-        On a column whose values are all the same in the sample, which is not measured.
+        On a column whose values are all the same in the sample, which is not measured. Through warm-up: as long as the
+        diversity rises fast enough to be above `limit` within 5 reviews, for 10 reviews at most; an untrained encoder
+        with biases tells values apart by little.
     Settings:
         limit: the diversity below which a column is dead.
         samples: reviews in a row it takes.
@@ -48,7 +53,8 @@ def list_dead(history: History, limit: float, samples: int) -> dict[str, float]:
     dead = {}
     for metric, value in history.newest.values.items():
         if metric.startswith(DIVERSITY) and isinstance(value, float) and value < limit:
-            newest = read_finite(history, metric)[-samples:]
-            if len(newest) == samples and bool(np.all(newest < limit)):
+            values = read_finite(history, metric)
+            is_low = len(values) >= samples and bool(np.all(values[-samples:] < limit))
+            if is_low and not is_warming_up(values, limit, REVIEWS):
                 dead[metric.removeprefix(DIVERSITY)] = value
     return dead

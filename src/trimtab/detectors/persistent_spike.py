@@ -9,7 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from trimtab.detectors import detector
 from trimtab.history import History
-from trimtab.types import Breach
+from trimtab.types import LEVEL_STEP, Breach
 
 JUDGED_EVERY = 8
 """Steps from one judgement to the next, each of which looks at the steps since the last."""
@@ -30,7 +30,8 @@ def find_persistent_spike(
         which it has to learn anew, if it can.
     Stays silent:
         On spikes that come down within `patience` steps, and until a quarter of the window was there before the spike.
-        A harder domain that stays for good is found too, since the loss alone cannot tell them apart.
+        A harder domain that stays for good is found too, since the loss alone cannot tell them apart. What was measured
+        before a `Supervisor.declare_loss_change` is another loss, with which nothing is compared.
     Settings:
         sigmas: standard deviations over the mean that are a spike.
         recovered: standard deviations over the mean at which it is over.
@@ -42,7 +43,7 @@ def find_persistent_spike(
     """
     if history.newest.step % JUDGED_EVERY or not history.has("loss"):
         return
-    losses = history.column("loss")
+    losses = history.column("loss")[_find_begin(history) :]
     first = len(losses) - patience - JUDGED_EVERY
     width = min(window, first)
     if width < max(window // 4, 1):
@@ -56,7 +57,7 @@ def find_persistent_spike(
         limit = mean + sigmas * deviation
         begins = not losses[row] <= limit and losses[row - 1] <= limit
         if begins and not (losses[row : row + patience + 1] <= mean + recovered * deviation).any():
-            step = int(history.steps[row])
+            step = int(history.steps[row - len(losses)])
             message = (
                 f"the loss rose to {losses[row]:.4g} at step {step}, above {limit:.4g}, and has not come down in "
                 f"{patience} steps"
@@ -66,3 +67,11 @@ def find_persistent_spike(
                 metric="loss", value=value, limit=float(limit), expected=float(mean), message=message, since=step
             )
             return
+
+
+def _find_begin(history: History) -> int:
+    """The row from which on the loss is the one of now."""
+    if not history.has(LEVEL_STEP):
+        return 0
+    changed = np.flatnonzero(history.column(LEVEL_STEP) < 0)
+    return int(changed[-1]) if len(changed) else 0

@@ -28,8 +28,11 @@ def tell_adaptation(fields: Mapping[str, Any], outcome: str = "") -> str:
         outcome: what its event `outcome` says; empty without one.
     """
     name, before, after = str(fields["name"]), float(fields["from"]), float(fields["to"])
+    place = f"{name} at epoch {fields['epoch']}, step {fields['step']}"
+    if before == after:  # it is declared, and nothing changed
+        return f"{place}: {fields['why']}"
     judged = outcome.removeprefix(f"{name}: ") or NOT_JUDGED
     return (
-        f"{name} at epoch {fields['epoch']}, step {fields['step']}: {fields['what']} {before:g} → {after:g}, by "
-        f"{fields['trigger']}: {fields['why']}; expected: {fields['expected']}; {judged}"
+        f"{place}: {fields['what']} {before:g} → {after:g}, by {fields['trigger']}: {fields['why']}; expected: "
+        f"{fields['expected']}; {judged}"
     )

@@ -38,6 +38,9 @@ OVERWRITTEN = "corrupted-weights"
 VERDICTS = ("transient", "persistent", "structural", "precision")
 """What a rerun of a batch may have found."""
 
+METRICS = {"weight": "weight_norm", "gradient": "grad_norm"}
+"""How the metrics end in whose findings the groups of a bout are named."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bout:
@@ -111,7 +114,8 @@ def _describe_bout(evidence: Evidence, steps: NDArray[np.int64], bad: dict[str, 
     first, last = int(steps[0]), int(steps[-1])
     where = next(name for name, each in bad.items() if first in each)
     found = [each for each in evidence.found_by("nonfinite") if each.step == first]
-    groups = tuple(dict.fromkeys(group for each in found for group in each.groups))
+    mine = [each for each in found if each.metric.endswith(METRICS.get(where, where))]
+    groups = tuple(dict.fromkeys(group for each in mine for group in each.groups))
     note = evidence.note_at(first, last)
     rise = _tell_rise(evidence, first)
     bout = Bout(first, last, len(steps), where, groups, _judge_state(evidence, steps), note, rise)

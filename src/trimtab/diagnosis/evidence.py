@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.types import Action, Decision, Finding
+from trimtab.types import LEVEL_STEP, Action, Decision, Finding
 
 Fact = TypeVar("Fact")
 
@@ -147,8 +147,14 @@ class Evidence:
 
     @property
     def loss(self) -> Series:
-        """The finite losses of the steps whose update went ahead."""
+        """The finite losses of the steps whose update went ahead, since the loss was last changed on purpose."""
         return self.ask(_select_loss)
+
+    @property
+    def loss_changes(self) -> NDArray[np.int64]:
+        """The first steps of another loss, such as one with other weights, where the loop or a guard said so."""
+        levels = self.metric(LEVEL_STEP)
+        return levels.steps[levels.values < 0]
 
     @property
     def last_step(self) -> int:
@@ -187,6 +193,8 @@ class Evidence:
 
 def _select_loss(evidence: Evidence) -> Series:
     losses = evidence.metric("loss").finite
+    if len(evidence.loss_changes):
+        losses = losses.take(losses.steps >= evidence.loss_changes[-1])
     rejected = {action.step or decision.step for decision, action in evidence.decided if action.verdict not in KEPT}
     if not rejected:
         return losses

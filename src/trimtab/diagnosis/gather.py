@@ -14,23 +14,12 @@ from numpy.typing import NDArray
 
 from trimtab.diagnosis.evidence import Evidence, Repairs, Series
 from trimtab.policy import Judge, Policy
-from trimtab.types import Action, Decision, Finding, Measurement, Record, Value
+from trimtab.types import PER_GROUP, Action, Decision, Finding, Measurement, Record, Value
 
 Rows: TypeAlias = NDArray[np.int64]
 
 GAP = 3.0
 """A distance above so many times the usual one is a gap."""
-
-PER_GROUP = (
-    "dead_units",
-    "group_grad_norm",
-    "group_nonfinite",
-    "lost_updates",
-    "missing_gradients",
-    "update_ratio",
-    "weight_norm",
-)
-"""The metrics that detectors read by group; another tool's single number is that of one group, the model."""
 
 MOST_NAMED = 5
 """Gaps and restarts that are listed."""
@@ -148,6 +137,7 @@ def gather_values(
     )
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def replay_detectors(evidence: Evidence) -> Evidence:
     """The evidence of another tool's log with what Trimtab's detectors find in it.
 
@@ -158,7 +148,7 @@ def replay_detectors(evidence: Evidence) -> Evidence:
     judge = Judge(Policy.observe(), evidence.groups or ("model",))
     rows: list[dict[str, Value]] = [{} for _ in steps]
     for name, each in metrics.items():
-        is_per_group = name in PER_GROUP or each.values.ndim > 1
+        is_per_group = name in PER_GROUP or each.values.ndim > 1  # another tool's one number is that of one group
         if is_per_group and each.values.ndim > 1 and each.values.shape[1] != max(len(evidence.groups), 1):
             continue
         for place, value in zip(np.searchsorted(steps, each.steps).tolist(), each.values.tolist(), strict=True):

@@ -82,11 +82,11 @@ def find_spikes(evidence: Evidence) -> tuple[Spike, ...]:
     limits = means + RECOVERED * deviations
     episodes = [part for episode in group(rows) for part in split_settled(losses.values, episode, limits)]
     found = [(_describe(evidence, losses, episode, means, deviations), episode) for episode in episodes]
-    returns = {each.last for each in evidence.ask(find_zeros)}
+    returns = {each.last for each in evidence.ask(find_zeros)} | set(evidence.loss_changes.tolist())
     steep = [
         each
         for each, episode in found
-        if not returns & set(losses.steps[max(episode[0] - WINDOW, 0) : episode[0]].tolist())
+        if not returns & set(losses.steps[max(episode[0] - WINDOW, 0) : episode[0] + 1].tolist())
         if each.recovered_at is not None
         or each.state == "mended"
         or is_step(losses.values, episode[0], episode[-1])

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 import trimtab.diagnosis.branches  # noqa: F401  fills the registry
 from trimtab.diagnosis.adaptations import tell_adaptations
 from trimtab.diagnosis.bouts import find_bouts
@@ -96,11 +98,12 @@ def diagnose_values(
     return diagnose_evidence(replay_detectors(evidence) if decided is None else evidence)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of numbers near the end of float64 the squares are infinite
 def diagnose_evidence(evidence: Evidence) -> Diagnosis:
     """Walk the tree over evidence."""
     walk = walk_tree(evidence)
     pattern = name_pattern(evidence)
-    notes = [*_tell_counts(evidence), *evidence.notes, *_tell_repairs(evidence)]
+    notes = [*_tell_counts(evidence), *evidence.notes, *_tell_repairs(evidence), *_tell_loss_changes(evidence)]
     if pattern is PATTERNS["opposed"]:
         notes.append(pattern.likely)
     losses = evidence.metric("loss", "grad_norm")
@@ -184,3 +187,11 @@ def _tell_repairs(evidence: Evidence) -> Iterator[str]:
     if gaps:
         num = sum(int(event.get("num_lost", 0)) for event in gaps)
         yield f"the journal itself lost {num} records, since it could not be written"
+
+
+def _tell_loss_changes(evidence: Evidence) -> Iterator[str]:
+    """From where on the curve of the loss is judged, where it is not that of one loss."""
+    if len(evidence.loss_changes):
+        num, newest = len(evidence.loss_changes), evidence.loss_changes[-1]
+        times = f"{num} times, the last" if num > 1 else "once,"
+        yield f"the loss was changed on purpose {times} at step {newest}: its curve is judged from there on"

@@ -19,7 +19,7 @@ from trimtab.integrations.wrapping import Wrapping
 from trimtab.state.live import Partner
 from trimtab.supervisor import Supervisor
 
-FOR_ONE = ("compute_loss", "probe", "self_updating", "trackers")
+FOR_ONE = ("compute_loss", "probe", "self_updating")
 """The options that are of the whole training, and that one with several optimizers cannot have."""
 
 logger = logging.getLogger("trimtab")
@@ -37,8 +37,8 @@ class SupervisorCallback(Callback):
     Args:
         *partners: whatever else a rollback restores; the trainer's schedulers and loss scaler need not be given.
         **options: the options of `Supervisor`. `scaler` is the trainer's own. With several optimizers each has a folder
-            in the `run` folder, and `compute_loss`, `probe`, `self_updating` and `trackers` are
-            refused.
+            in the `run` folder; `trackers` is a function from an optimizer's place, from 0 on, to its trackers; and
+            `compute_loss`, `probe` and `self_updating` are refused.
 
     Attributes:
         supervisors: those of the newest training, in the order of its optimizers.
@@ -142,6 +142,13 @@ class SupervisorCallback(Callback):
         if self._loaded:
             options.setdefault("resume", True)
         model: nn.Module = module
+        if callable(options.get("trackers")):
+            options["trackers"] = options["trackers"](index)
+        elif options.get("trackers") and len(trainer.optimizers) > 1:
+            raise InputError(
+                "SupervisorCallback: each of several optimizers has trackers of its own; give trackers as a function, "
+                "such as `lambda index: [TensorBoardTracker(f'logs/optimizer-{index}')]`"
+            )
         if len(trainer.optimizers) > 1:
             refused = [name for name in FOR_ONE if options.get(name)]
             if refused:

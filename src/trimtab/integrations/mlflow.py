@@ -7,21 +7,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from trimtab.integrations.tracking import (
-    Attempts,
-    Cadence,
-    import_extra,
-    is_good_end,
-    list_groupwise,
-    name_metrics,
-    tell_record,
-    validate_every,
-)
-from trimtab.journal import Tracker
+from trimtab.integrations.tracking import tell_record
+from trimtab.integrations.within import ATTEMPT, WithinRun
 from trimtab.types import Record
-
-ATTEMPT = "trimtab/attempt"
-"""The metric that is the attempt a step belongs to."""
 
 MOST = 1000
 """Metrics that MLflow takes at once."""
@@ -33,7 +21,7 @@ MAX_TEXT = 4000
 """Characters of a tag; stores differ in how many they take."""
 
 
-class MLflowTracker(Tracker):
+class MLflowTracker(WithinRun):
     """Writes a run to MLflow: curves, the per-group metrics now and then, and findings as tags.
 
     It writes into the run that is active in the thread that makes the supervisor, below `trimtab/` since the loop's own
@@ -50,46 +38,45 @@ class MLflowTracker(Tracker):
     """
 
     def __init__(self, *, every: int = 1, groups_every: int = 100, **options: Any) -> None:
-        validate_every("MLflowTracker", every=every, groups_every=groups_every)
-        self._mlflow = import_extra("mlflow", who="MLflowTracker")
-        self._cadence, self._options = Cadence(every, groups_every), options
-        self._attempts = Attempts()
+        super().__init__("mlflow", options, every=every, groups_every=groups_every)
         self._client: Any = None
-        self._run_id, self._prefix, self._status = "", "", "FINISHED"
-        self._groups: tuple[str, ...] = ()
+        self._run_id = ""
         self._waiting: list[Any] = []
 
-    def open(self, manifest: Mapping[str, Any]) -> None:
-        """Look for the run that is active."""
-        active = None if self._options else self._mlflow.active_run()
-        self._client = None
+    def find_active(self) -> bool:
+        """Take the run that is active, if there is one."""
+        active = self.tool.active_run()
         self._run_id = "" if active is None else active.info.run_id
-        self._prefix = "" if active is None else "trimtab/"
-        self._groups = tuple(manifest["groups"])
+        return active is not None
 
-    def write(self, record: Record) -> None:
-        """Take one step or review."""
-        if self._client is None:
-            self._begin()
-        if self._attempts.count(record):
-            self._tag(f"attempt-{self._attempts.number}", self._attempts.why)
-        if not self._cadence.is_due(record):
-            return
-        metrics = {self._prefix + name: value for name, value in name_metrics(record).items()}
-        for name, values in list_groupwise(record).items() if self._cadence.are_groups_due(record) else ():
-            named = zip(self._groups, values, strict=True)
-            metrics |= {f"{self._prefix}groups/{name}/{group}": value for group, value in named}
-        self._take({**metrics, ATTEMPT: float(self._attempts.number)}, record.measurement.step)
-        if record.decision.findings:
-            title, story = tell_record(record)
-            self._tag("newest-finding", f"{title}: {story}")
-            for each in record.decision.findings:
-                self._tag(f"found.{each.detector}", f"step {each.step}: {each.message}")
+    def begin(self) -> float | None:
+        """Start a run where none was active; returns the newest attempt in it."""
+        if not self.prefix:  # an active run is one of its thread, so this is none of the training's
+            self._run_id = self.tool.start_run(**self.options).info.run_id
+        self._client = self.tool.MlflowClient()
+        found: float | None = self._client.get_run(self._run_id).data.metrics.get(ATTEMPT)
+        return found
 
-    def write_event(self, event: str, **fields: Any) -> None:
-        """Note how the run ends."""
-        if event == "end":
-            self._status = "FINISHED" if is_good_end(fields["status"]) else "FAILED"
+    def take(self, record: Record, metrics: Mapping[str, float], groups: Mapping[str, tuple[float, ...]]) -> None:
+        """Take the curves of a record, and each group's metrics as curves of their own."""
+        now = time.time_ns() // 1_000_000
+        taken = {**metrics, ATTEMPT: float(self.attempts.number)}
+        for name, values in groups.items():
+            taken |= {f"{name}/{group}": value for group, value in zip(self.groups, values, strict=True)}
+        for name, value in taken.items():
+            metric = self.tool.entities.Metric(REFUSED.sub("_", name), value, now, record.measurement.step)
+            self._waiting.append(metric)
+
+    def tell_findings(self, record: Record) -> None:
+        """Take what was found as tags: the newest of all, and the newest of each detector."""
+        title, story = tell_record(record)
+        self._tag("newest-finding", f"{title}: {story}")
+        for each in record.decision.findings:
+            self._tag(f"found.{each.detector}", f"step {each.step}: {each.message}")
+
+    def tell_attempt(self) -> None:
+        """Say in a tag how an attempt began."""
+        self._tag(f"attempt-{self.attempts.number}", self.attempts.why)
 
     def flush(self) -> None:
         """Send what was taken."""
@@ -97,22 +84,9 @@ class MLflowTracker(Tracker):
             batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
             self._client.log_batch(self._run_id, metrics=batch)
 
-    def close(self) -> None:
-        """End the run, if it is one of ours."""
-        if self._client is not None and not self._prefix:
-            self._mlflow.end_run(self._status)
-
-    def _begin(self) -> None:
-        """Start a run where none was active, and see which attempts are in it already."""
-        if not self._run_id:  # an active run is one of its thread, so this is none of the training's
-            self._run_id = self._mlflow.start_run(**self._options).info.run_id
-        self._client = self._mlflow.MlflowClient()
-        self._attempts.follow(self._client.get_run(self._run_id).data.metrics.get(ATTEMPT))
-
-    def _take(self, metrics: Mapping[str, float], step: int) -> None:
-        now = time.time_ns() // 1_000_000
-        for name, value in metrics.items():
-            self._waiting.append(self._mlflow.entities.Metric(REFUSED.sub("_", name), value, now, step))
+    def end(self) -> None:
+        """End the run."""
+        self.tool.end_run("FAILED" if self.has_failed else "FINISHED")
 
     def _tag(self, name: str, text: str) -> None:
         self._client.set_tag(self._run_id, f"trimtab.{name}", text[:MAX_TEXT])

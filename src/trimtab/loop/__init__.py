@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from trimtab.journal import Tracker
     from trimtab.policy import Policy
+    from trimtab.probes.groups import Grouping
 
 __all__ = ["FitResult", "Review", "fit"]
 
@@ -40,6 +41,7 @@ def fit(
     run: str | Path | None = None,
     resume: bool | Literal["auto"] = "auto",
     clip_norm: float | None = None,
+    groups: Grouping | None = None,
     scaler: GradScaler | None = None,
     policy: Policy | None = None,
     accumulate: int = 1,
@@ -74,6 +76,7 @@ def fit(
         run: the run folder; None for none, and then nothing is saved.
         resume: "auto" to go on with a run that is in the folder, True to insist on one, False to insist on none.
         clip_norm: gradients are clipped to this total norm; None for no clipping.
+        groups: the parameter groups to measure by, as for the supervisor; by default the model's own modules.
         scaler: the `GradScaler` of mixed-precision training.
         policy: what the supervisor finds and how it answers; `Policy.default()` if None.
         accumulate: how many batches make one step, weighted by their samples.
@@ -91,7 +94,8 @@ def fit(
             without the row numbers and returns a loss for each row, whose mean is the loss.
         embed: `embed(model)`, called at each validation in eval mode: what the model makes of a fixed sample, a mapping
             with `embeddings`, and where there are any `views` and `columns`, as for `Supervisor.review`. If
-            `compute_loss` has a dict `weights` that it reads, a `RepresentationGuard` moves them.
+            `compute_loss` has a dict `weights` that it reads, a `RepresentationGuard` moves them; if it has a dict
+            `columns` of the modules that encode columns, by name, the guard makes dead ones anew.
         checkpoint_every: steps between two checkpoints.
         trackers: who is told of the run beside its folder, as for the supervisor.
         progress: whether to show a progress bar; None for where standard error is a terminal.
@@ -112,6 +116,7 @@ def fit(
         goes_on=choose_to_go_on(run, resume),
         insists=resume is True,
         clip_norm=clip_norm,
+        groups=groups,
         scaler=scaler,
         policy=policy,
         accumulate=accumulate,

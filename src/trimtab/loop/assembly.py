@@ -128,6 +128,7 @@ def assemble(
         optimizer,
         options.scheduler,
         clip_norm=options.clip_norm,
+        groups=options.groups,
         scaler=options.scaler,
         policy=options.policy,
         run=options.run,
@@ -147,7 +148,7 @@ def assemble(
     )
     weights, guard = getattr(compute_loss, "weights", None), None
     if options.embed is not None and isinstance(weights, MutableMapping):
-        guard = RepresentationGuard(supervisor, weights)
+        guard = RepresentationGuard(supervisor, weights, columns=getattr(compute_loss, "columns", None))
     rules = Rules(
         epochs=options.epochs,
         patience=options.patience,

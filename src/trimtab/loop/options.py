@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from trimtab.journal import Tracker
     from trimtab.policy import Policy
+    from trimtab.probes.groups import Grouping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class Options:
     goes_on: bool
     insists: bool
     clip_norm: float | None
+    groups: Grouping | None
     scaler: GradScaler | None
     policy: Policy | None
     accumulate: int

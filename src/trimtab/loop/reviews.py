@@ -114,7 +114,7 @@ class Reviews:
         self._keep_if_best()
         decision = supervisor.review(**metrics, **spectra, **self._observe())
         found = tuple(dict.fromkeys(each.detector for each in decision.findings))
-        self.made[-1] = replace(self.made[-1], metrics=told | _list_quality(supervisor, step), findings=found)
+        self.made[-1] = replace(self.made[-1], metrics=told | _list_measured(supervisor, step), findings=found)
         return self.made[-1]
 
     def restore_best(self, by: Criterion) -> Review | None:
@@ -187,8 +187,8 @@ class Reviews:
             logger.warning("the weights of the best review cannot be kept (%s); the training goes on", error)
 
 
-def _list_quality(supervisor: Supervisor, step: int) -> dict[str, float]:
-    """The points of the review that was just made; none where it was not judged."""
+def _list_measured(supervisor: Supervisor, step: int) -> dict[str, float]:
+    """The points of the review that was just made, and what embeddings were seen; none where it was not judged."""
     newest = supervisor.reviews.newest
     values = newest.values if newest.step == step else {}
-    return {name: value for name, value in values.items() if name.startswith("quality_") and isinstance(value, float)}
+    return {name: each for name, each in values.items() if not name.startswith("train_") and isinstance(each, float)}

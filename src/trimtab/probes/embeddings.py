@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from trimtab.errors import InputError
 from trimtab.probes import Reading, probe
+from trimtab.probes.geometry import (
+    compute_column_diversity,
+    compute_recall,
+    count_distinct,
+    measure_shape,
+    normalize_exactly,
+    read_values,
+)
 from trimtab.probes.subject import Moment
 
 JOINT = "joint"
 """The view that shows whole rows."""
 
-NUM_PLANES = 256
-"""Random planes that one-sidedness is taken over; the same in every review."""
-
-CHUNK_ROWS = 1024
-"""Rows whose similarities with all others are in memory at a time."""
+DIVERSITY = "column_diversity"
+"""What the metrics of columns begin with."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +50,8 @@ class Sample:
     """Of each row; shape (rows, dimensions)."""
 
     views: Mapping[str, Tensor] = field(default_factory=dict)
-    """Of the same rows in another view, by its name: `joint` for whole rows, else the kind of column it shows alone."""
+    """Of the same rows in another view, by its name: `joint` for whole rows, else the kind of column or the one column
+    that it shows alone."""
 
     columns: Mapping[str, Column] = field(default_factory=dict)
     """The columns of the rows."""
@@ -83,6 +86,10 @@ def read_sample(embeddings: Any, views: Any = None, columns: Any = None) -> Samp
     Raises:
         InputError: if it is nothing of the kind.
     """
+    if columns is not None and not isinstance(columns, Mapping):
+        raise InputError(
+            f"review: columns is a {type(columns).__name__}; it has to be a dict of columns by their names"
+        )
     rows = _require_rows("embeddings", embeddings)
     if len(rows) < 2:
         raise InputError(f"review: embeddings has {len(rows)} rows; it has to have two at least, better a few hundred")
@@ -108,16 +115,17 @@ def measure_embeddings(sample: Sample) -> dict[str, Tensor]:
     over planes: 0 for rows on all sides, 1 for rows that are the same.
 
     `recall_at_1` is the share of rows whose joint view is nearest to their own embedding, `recall_ceiling` the share
-    that is possible, distinct rows ÷ rows as far as columns say, and `recall_chance` that of guessing. A kind of column
-    has both under its own name. `column_diversity_…` is 1 − the mean cosine between tokens of different values: 0 for a
-    dead column; `column_diversity` is the lowest of them.
+    that is possible, distinct rows ÷ rows as far as columns say, and `recall_chance` that of guessing. A view of a kind
+    of column has both under the kind's name, as in `scalar_recall_at_1`, and a view of one column after `column_`, as
+    in `column_recall_at_1_carat`. `column_diversity_…` is 1 − the mean cosine between tokens of different values: 0 for
+    a dead column; `column_diversity` is the lowest of them.
 
     Args:
         sample: what the model made of the rows.
     """
-    unit = _normalize(sample.embeddings)
+    unit = normalize_exactly(sample.embeddings)
     return {
-        **_measure_shape(unit),
+        **measure_shape(unit),
         **_measure_recall(unit, sample),
         **_measure_columns(sample),
     }
@@ -127,89 +135,35 @@ def measure_embeddings(sample: Sample) -> dict[str, Tensor]:
 def read_embeddings(moment: Moment) -> Reading:
     """The metrics of `measure_embeddings`, of the sample that a review was handed.
 
-    Every rank measures its own, and they are averaged. What cannot be told is absent: the diversity of a column whose
-    values are all the same.
+    Every rank measures its own, and they are averaged. The diversity of a column whose values are all the same is
+    absent; what is not finite because an embedding, a view or a token is not, stays so, and is found.
     """
     if moment.sample is None:
         return {}
     found = measure_embeddings(moment.sample)
     numbers = yield torch.stack([each.double().cpu() for each in found.values()])
     measured = dict(zip(found, map(float, numbers), strict=True))
-    return {name: each for name, each in measured.items() if each == each or name in SHAPE}
-
-
-def _measure_shape(unit: Tensor) -> dict[str, Tensor]:
-    num, dimensions = unit.shape
-    mean = unit.mean(0)
-    centred = unit - mean
-    std = centred.square().mean(0).sqrt().mean()
-    sides = (unit @ _draw_planes(dimensions).to(unit) > 0).to(unit.dtype).mean(0)
-    numbers = {
-        "embedding_rows": num,
-        "embedding_dimensions": dimensions,
-        "embedding_std": std,
-        "embedding_r": std * dimensions**0.5,
-        "mean_cosine": (num * mean.square().sum() - unit.square().sum() / num) / (num - 1),
-        "effective_rank": compute_effective_rank(centred),
-        "one_sidedness": (2 * sides - 1).abs().mean(),
-    }
-    return {name: torch.as_tensor(each, dtype=unit.dtype, device=unit.device) for name, each in numbers.items()}
-
-
-def compute_effective_rank(rows: Tensor) -> Tensor:
-    """How many directions rows take up: 1 for rows that are the same, NaN where a number is not finite.
-
-    It is e to the entropy of the eigenvalues of their covariance, divided by their sum.
-
-    Of the covariance and not of the rows themselves: among the singular values of rows, what is left of the directions
-    that have gone still counts, and hides it.
-
-    Args:
-        rows: centred; shape (rows, dimensions), float64 but on devices that have none.
-    """
-    gram = rows.mT @ rows if rows.shape[0] >= rows.shape[1] else rows @ rows.mT
-    if not bool(torch.isfinite(gram).all()):
-        return gram.new_tensor(torch.nan)
-    values = torch.linalg.eigvalsh(gram).clamp_min(0)
-    total = values.sum()
-    if not bool(total > 0):
-        return gram.new_ones(())
-    rank: Tensor = torch.special.entr(values / total).sum().exp()
-    return rank
+    return {name: each for name, each in measured.items() if each == each or not name.startswith(DIVERSITY)}
 
 
 def _measure_recall(unit: Tensor, sample: Sample) -> dict[str, Tensor]:
     if not sample.views:
         return {}
-    num = len(unit)
-    found = {"recall_chance": unit.new_tensor(1 / num)}
-    for name, view in sample.views.items():
-        prefix = "" if name == JOINT else f"{name}_"
-        shown = [each for each in sample.columns.values() if name in (JOINT, each.kind)]
-        found[f"{prefix}recall_at_1"] = _compute_recall(_normalize(view), unit)
-        found[f"{prefix}recall_ceiling"] = unit.new_tensor(count_distinct(shown, num) / num)
+    found = {"recall_chance": unit.new_tensor(1 / len(unit))}
+    for view, rows in sample.views.items():
+        shown = [each for each in sample.columns.values() if view in (JOINT, each.kind)]
+        prefix, suffix = "" if view == JOINT else f"{view}_", ""
+        if not shown and view in sample.columns:
+            shown, prefix, suffix = [sample.columns[view]], "column_", f"_{view}"
+        num_distinct = count_distinct([each.values for each in shown], len(unit))
+        found[f"{prefix}recall_at_1{suffix}"] = compute_recall(normalize_exactly(rows), unit)
+        found[f"{prefix}recall_ceiling{suffix}"] = unit.new_tensor(num_distinct / len(unit))
     return found
-
-
-def _compute_recall(queries: Tensor, keys: Tensor) -> Tensor:
-    """The share of queries whose nearest key is their own; NaN where one is not finite."""
-    queries, keys = queries.float(), keys.float()
-    nearest = torch.cat([(each @ keys.mT).argmax(1) for each in queries.split(CHUNK_ROWS)])
-    hits = (nearest == torch.arange(len(keys), device=keys.device)).double()
-    return torch.where(torch.isfinite(queries).all() & torch.isfinite(keys).all(), hits.mean(), torch.nan)
-
-
-def count_distinct(columns: Sequence[Column], num_rows: int) -> int:
-    """The distinct rows, as far as columns tell; all of them where there is none."""
-    if not columns:
-        return num_rows
-    codes = np.stack([_encode(each.values) for each in columns], axis=1)
-    return len(np.unique(codes, axis=0))
 
 
 def _measure_columns(sample: Sample) -> dict[str, Tensor]:
     found = {
-        f"column_diversity_{name}": compute_column_diversity(each.tokens, each.values)
+        f"{DIVERSITY}_{name}": compute_column_diversity(each.tokens, each.values)
         for name, each in sample.columns.items()
         if each.tokens is not None
     }
@@ -217,55 +171,31 @@ def _measure_columns(sample: Sample) -> dict[str, Tensor]:
         return {}
     numbers = torch.stack([each.cpu() for each in found.values()])
     told = numbers[~torch.isnan(numbers)]
-    return {"column_diversity": told.min() if len(told) else numbers[0], **found}
-
-
-def compute_column_diversity(tokens: Tensor, values: Any) -> Tensor:
-    """1 − the mean cosine over all pairs of tokens whose values differ; NaN where none do.
-
-    Sums over all pairs are squares of sums, so that it costs as much as reading the tokens.
-    """
-    unit = _normalize(tokens)
-    codes = torch.from_numpy(_encode(values)).to(unit.device)
-    sums = unit.new_zeros(int(codes.max()) + 1, unit.shape[1]).index_add_(0, codes, unit)
-    counts = torch.bincount(codes).to(unit.dtype)
-    num_pairs = counts.sum().square() - counts.square().sum()
-    cosines = sums.sum(0).square().sum() - sums.square().sum()
-    return 1 - cosines / num_pairs
-
-
-def _normalize(rows: Tensor) -> Tensor:
-    """Rows of length 1 in float64, or float32 where there is no such thing; a row of zeros stays one."""
-    exact = rows.detach().to(torch.float32 if rows.device.type == "mps" else torch.float64)
-    unit: Tensor = exact / torch.linalg.vector_norm(exact, dim=1, keepdim=True).clamp_min(torch.finfo(exact.dtype).tiny)
-    return unit
-
-
-@cache
-def _draw_planes(dimensions: int) -> Tensor:
-    return torch.randn(dimensions, NUM_PLANES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
-def _encode(values: Any) -> NDArray[np.int64]:
-    """A whole number for each value, the same for the same; shape (rows,)."""
-    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
-    if array.dtype.kind in "OUS":
-        known: dict[str, int] = {}
-        return np.array([known.setdefault(repr(each), len(known)) for each in array.tolist()], dtype=np.int64)
-    codes: NDArray[np.int64] = np.unique(array, return_inverse=True)[1].reshape(-1).astype(np.int64)
-    return codes
+    return {DIVERSITY: told.min() if len(told) else numbers[0], **found}
 
 
 def _require_rows(name: str, given: Any) -> Tensor:
-    if not isinstance(given, Tensor) or given.ndim != 2 or not given.is_floating_point():
-        shown = f"of shape {tuple(given.shape)}, {given.dtype}" if isinstance(given, Tensor) else type(given).__name__
-        raise InputError(f"review: {name} is {shown}; it has to be a float tensor of shape (rows, dimensions)")
+    if not isinstance(given, Tensor) or given.ndim != 2 or not given.is_floating_point() or not given.shape[1]:
+        raise InputError(
+            f"review: {name} is {_describe(given)}; it has to be a float tensor of shape (rows, dimensions)"
+        )
     return given.detach()
 
 
+def _describe(given: Any) -> str:
+    return f"of shape {tuple(given.shape)}, {given.dtype}" if isinstance(given, Tensor) else type(given).__name__
+
+
 def _make_column(name: str, given: Any, num_rows: int) -> Column:
-    column = given if isinstance(given, Column) else Column(*given) if isinstance(given, tuple) else Column(given)
-    sizes = [len(column.values)] if column.tokens is None else [len(column.values), len(column.tokens)]
+    is_pair = isinstance(given, tuple) and len(given) in (2, 3) and isinstance(given[1], Tensor)
+    column = given if isinstance(given, Column) else Column(*given) if is_pair else Column(given)
+    values = read_values(column.values)
+    if values is None:
+        raise InputError(
+            f"review: the values of the column {name!r} are {_describe(column.values)}; they have to be a list, array "
+            "or tensor with one number or text for each row"
+        )
+    sizes = [len(values)] if column.tokens is None else [len(values), len(column.tokens)]
     if column.tokens is not None:
         _require_rows(f"the tokens of {name!r}", column.tokens)
     if any(size != num_rows for size in sizes):
@@ -273,4 +203,4 @@ def _make_column(name: str, given: Any, num_rows: int) -> Column:
             f"review: the column {name!r} has {' values and '.join(map(str, sizes))}"
             f"{' tokens' if len(sizes) > 1 else ' values'}; embeddings has {num_rows} rows"
         )
-    return column
+    return replace(column, values=values)

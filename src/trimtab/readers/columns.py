@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from trimtab.errors import InputError
-from trimtab.types import STATE_STEP, Clock
+from trimtab.types import PER_GROUP, STATE_STEP, Clock
 
 STEP = "step"
 EPOCH = "epoch"
@@ -66,11 +66,9 @@ HELD_OUT = re.compile(r"(?P<set>val|valid|validation|eval|evaluation|dev|test|te
 HELD_OUT_LAST = re.compile(r"(?P<rest>.+)_(?P<set>val|valid|validation|eval|evaluation|dev|test)")
 """A metric of held-out data, which is the review's."""
 
-PER_GROUP = {"group_grad_norm", "group_nonfinite", "update_ratio", "dead_units", "missing_gradients", "lost_updates"}
-"""Metrics that are one number per group with us, and so never another tool's one number."""
-
-TAKEN = {*PER_GROUP, STATE_STEP, "rate_declared", "data_declared", "clock"}
-"""Names that mean something to the judging half."""
+TAKEN = {*PER_GROUP - {"weight_norm"}, STATE_STEP, "rate_declared", "data_declared", "clock"}
+"""Names that mean something to the judging half, such as those of one number per group, which another tool's one number
+never is; its weight norm is that of the whole model, as if that were one group."""
 
 UNIT = re.compile(r"\s*(?:\[(?!ms\b)[^\]\d]*\]|\(#\)|\((?:nats|bits|avg|mean|raw|smoothed)\))\s*$", re.IGNORECASE)
 """A unit or a remark behind a name, such as `Loss [nats]` or `Step (#)`; milliseconds are not dropped."""

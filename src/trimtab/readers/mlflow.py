@@ -18,6 +18,9 @@ from trimtab.readers.sources import list_some, note_unreadable, read_head, read_
 
 METRICS, PARAMS = "metrics", "params"
 
+SQLITE = b"SQLite format 3\0"
+"""What a database of SQLite begins with."""
+
 STEP_KEY = "global_step"
 """The column that the steps are given."""
 
@@ -34,14 +37,25 @@ KEYS = re.compile(r'"(key|value|step)"')
 
 
 def is_store(path: Path) -> bool:
-    """True for a run's folder, for a store with such below, and for an export of metrics or runs."""
+    """True for a run's folder, for a store with such below, for an export of metrics or runs, and for a database."""
     if path.is_dir():
         return bool(_find_runs(path))
+    if is_database(path):
+        return True
     head = read_head(path)
     if is_delimited(path):
         names = _split_header(head)
         return {"key", "value", "step"} <= names or _is_table_of_runs(names)
     return len(set(KEYS.findall(head))) == 3 and (is_lines(path) or is_object(path))
+
+
+def is_database(path: Path) -> bool:
+    """True for a file of SQLite."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(SQLITE)) == SQLITE
+    except OSError:
+        return False
 
 
 @reader("mlflow", recognizes=is_store)
@@ -50,6 +64,11 @@ def read_mlflow(path: Path, names: Mapping[str, str]) -> Log:
 
     A table from `search_runs` has one line for each run, and no history; it is refused.
     """
+    if is_database(path):
+        raise InputError(
+            f"log: {str(path)!r} is a database, as MLflow keeps runs in, and is not read; name the run's folder in a "
+            "file store, or write what `MlflowClient().get_metric_history(run_id, key)` gives into a CSV file"
+        )
     notes: list[str] = []
     if path.is_dir():
         runs = _find_runs(path)

@@ -20,8 +20,11 @@ a glance, and `tables` of its own. What was not recorded is absent or empty.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from trimtab.diagnosis import Diagnosis
 from trimtab.diagnosis.evidence import Evidence
@@ -40,10 +43,11 @@ from trimtab.errors import InputError
 from trimtab.journal import MANIFEST, RunLog, to_json
 from trimtab.report.comparison import list_differences
 from trimtab.report.courses import describe_rows, describe_timeline
-from trimtab.report.glance import glance, summarize_results
+from trimtab.report.glance import NOT_ENDED, glance, summarize_results
 from trimtab.report.heatmaps import describe_heatmaps
 from trimtab.report.marks import find_episodes, list_marks, list_undone
-from trimtab.report.panels import SECTIONS, describe_panels, list_panels
+from trimtab.report.panel import SECTIONS, describe_panels
+from trimtab.report.panels import list_panels
 from trimtab.report.spectral import describe_spectra
 
 VERSION = 1
@@ -109,6 +113,7 @@ def tell_apart(paths: Sequence[Path]) -> list[str]:
     return [f"{path.name} ({number})" for number, path in enumerate(whole, 1)]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of numbers near the end of float64 the sums are infinite
 def describe_evidence(
     evidence: Evidence, diagnosis: Diagnosis, run: Run, options: Sequence[str] = (), num_points: int = NUM_POINTS
 ) -> Document:
@@ -160,9 +165,9 @@ def find_folder(run: Run) -> Path | None:
 
 
 def tell_status(evidence: Evidence) -> str:
-    """How a run ended; `not ended` where nothing says: it is running, or was cut short."""
+    """How a run ended; `NOT_ENDED` where nothing says."""
     events = [event for event in evidence.events if event.get("event") in ("end", "resumed")]
-    return str(events[-1].get("status")) if events and events[-1].get("event") == "end" else "not ended"
+    return str(events[-1].get("status")) if events and events[-1].get("event") == "end" else NOT_ENDED
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -176,6 +181,14 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
+def tell_moment(moment: str) -> str:
+    """A moment as ISO has it, such as `2026-01-01T00:00:00+00:00`, for people; what is none stays as it is."""
+    try:
+        return f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M %Z}".strip()
+    except ValueError:
+        return moment
+
+
 def _name_run(run: Run) -> str:
     path = Path(run) if isinstance(run, (str, Path)) else Path(run.folder if isinstance(run, RunLog) else run.source)
     return path.resolve().name or str(path)
@@ -186,7 +199,7 @@ def _list_facts(evidence: Evidence, diagnosis: Diagnosis, status: str) -> Iterat
     yield "status", status
     yield "steps", f"{diagnosis.num_steps:,} recorded, up to step {diagnosis.last_step:,}"
     if manifest.get("started"):
-        yield "started", str(manifest["started"])
+        yield "started", tell_moment(str(manifest["started"]))
     if manifest.get("versions"):
         yield "versions", ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
     if evidence.regime:

@@ -13,6 +13,9 @@ from trimtab.diagnosis.evidence import Evidence
 from trimtab.diagnosis.postmortem import NEAR, VERDICTS, list_episodes
 from trimtab.types import Action, Decision
 
+NOT_ENDED = "not ended"
+"""The status of a run of which nothing says how it ended: it is running, or was cut short."""
+
 MOST_CAUSES = 3
 """Causes that are named."""
 
@@ -25,8 +28,11 @@ def glance(evidence: Evidence, diagnosis: Diagnosis, status: str) -> list[dict[s
         diagnosis: what was said of it.
         status: how it ended.
     """
+    verdict = VERDICTS[diagnosis.verdict]
+    if status == NOT_ENDED:
+        verdict = f"So far: {verdict[0].lower()}{verdict[1:]}"
     answers = {
-        "Verdict": (diagnosis.verdict, VERDICTS[diagnosis.verdict]),
+        "Verdict": (diagnosis.verdict, verdict),
         "What happened": _tell_causes(evidence, diagnosis),
         "What was done": _tell_done(evidence),
         "Did it help": _tell_help(evidence, status),

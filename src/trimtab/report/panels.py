@@ -2,73 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.detectors.innovation import find_limit
+from trimtab.detectors.representing import RELATIVE, Zones
 from trimtab.diagnosis.evidence import NOTHING, Evidence, Series
-from trimtab.report.axes import choose_axis
-from trimtab.report.reduction import Spans, list_numbers, reduce_series
+from trimtab.report.panel import SECTIONS, Line, Panel
+from trimtab.report.schedule import build_schedule
+from trimtab.spectra import HEALTHY
 
 MOST_LIMITS = 1500
 """Measurements of the probe at which its limit is drawn."""
-
-LEAST_POINTS, MOST_POINTS = 800, 20_000
-"""Points of a line, whatever the number of lines on a page."""
 
 NEAR_RATIO = 1e-3
 """An update ratio that is usual."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a panel."""
-
-    name: str
-    """What it shows."""
-
-    series: Series
-    """Its points."""
-
-    role: str = "main"
-    """How it is drawn: `main`, `review` with a mark at each point, `bound` dashed, `plan` dotted."""
-
-    is_stepped: bool = False
-    """True for what holds until the next point."""
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """What is drawn on an axis of its own."""
-
-    id: str
-    """Its name, the same in every run, so that runs can be laid over one another."""
-
-    section: str
-    """The section of the page it is in."""
-
-    title: str
-    """What it shows."""
-
-    lines: Sequence[Line]
-    """Its lines."""
-
-    about: str = ""
-    """What is to be known of it, in a sentence."""
-
-    levels: Mapping[str, float] | None = None
-    """Numbers that are drawn as a line across, by name."""
-
-    prefers_log: bool = False
-    """True to have a logarithmic axis for whatever is positive."""
-
-
 UNDRAWN = {
     "batch_fingerprint",
+    "cpu_seconds",
     "data_changed",
     "grad_norm",
     "learning_rate",
@@ -89,21 +44,14 @@ UNDRAWN = {
 TOLD = {"start_loss", "train_grad_norm", "train_loss", "val_loss"}
 """Metrics of reviews that have a panel already, or a better one of steps."""
 
-SPECTRAL = ("alpha", "alpha_score", "alpha_sigma", "num_spectra")
+SPECTRAL = ("alpha", "alpha_score")
 """Metrics of reviews that the spectra of the weights give."""
 
-SECTIONS = (
-    "Loss",
-    "Gradients",
-    "Schedule",
-    "Weights",
-    "Activations",
-    "Reviews",
-    "Spectra",
-    "Speed and memory",
-    "More",
-)
-"""The sections of a page, in their order."""
+ASIDE = ("alpha_sigma", "embedding_dimensions", "embedding_rows", "embedding_std", "num_spectra", "spectra_seconds")
+"""Metrics of reviews that few will look for."""
+
+QUALITY, POSSIBLE = "quality_", "quality_possible"
+"""The quality score with its parts, and the points that the parts have which were measured."""
 
 
 def list_panels(evidence: Evidence) -> list[Panel]:
@@ -115,51 +63,6 @@ def list_panels(evidence: Evidence) -> list[Panel]:
 
 def _is_drawn(line: Line) -> bool:
     return bool(len(line.series)) and line.role in ("main", "review")
-
-
-def describe_panels(panels: Sequence[Panel], num_points: int, whole: Spans) -> list[dict[str, Any]]:
-    """Panels as JSON can hold them, reduced to about so many points altogether.
-
-    Args:
-        panels: the panels.
-        num_points: the points of all lines together.
-        whole: spans of steps of which every point is kept, as long as there is room.
-    """
-    num_lines = sum(len(panel.lines) for panel in panels)
-    per_line = min(max(num_points // max(num_lines, 1), LEAST_POINTS), MOST_POINTS)
-    return [_describe_panel(panel, per_line, whole) for panel in panels]
-
-
-def _describe_panel(panel: Panel, num_points: int, whole: Spans) -> dict[str, Any]:
-    axis = choose_axis([line.series.values for line in panel.lines], prefers_log=panel.prefers_log)
-    return {
-        "id": panel.id,
-        "kind": "lines",
-        "section": panel.section,
-        "title": panel.title,
-        "about": panel.about,
-        "is_log": axis.is_log,
-        "limit": float(f"{axis.limit:.6g}") if axis.num_above else None,
-        "lowest": float(f"{axis.lowest:.6g}"),
-        "num_above": axis.num_above,
-        "highest": float(f"{axis.highest:.6g}"),
-        "levels": dict(panel.levels or {}),
-        "lines": [_describe_line(line, num_points, whole) for line in panel.lines if len(line.series)],
-    }
-
-
-def _describe_line(line: Line, num_points: int, whole: Spans) -> dict[str, Any]:
-    kept = reduce_series(line.series, num_points, whole)
-    is_odd = ~np.isfinite(kept.values)
-    return {
-        "name": line.name,
-        "role": line.role,
-        "is_stepped": line.is_stepped,
-        "steps": kept.steps.tolist(),
-        "values": list_numbers(kept.values),
-        "odd": kept.steps[is_odd].tolist(),
-        "num": len(line.series),
-    }
 
 
 def _build_losses(evidence: Evidence) -> Iterator[Panel]:
@@ -233,75 +136,9 @@ def _build_gradients(evidence: Evidence) -> Iterator[Panel]:
     clip_norm = evidence.manifest.get("clip_norm")
     levels = {"clipped to": float(clip_norm)} if isinstance(clip_norm, (int, float)) else {}
     lines = [Line("gradient norm", evidence.metrics.get("grad_norm", NOTHING))]
-    yield Panel("grad_norm", "Gradients", "Gradient norm", lines, "Of all groups, before clipping", levels, True)
-
-
-def _build_schedule(evidence: Evidence) -> Iterator[Panel]:
-    rate = evidence.metrics.get("learning_rate", NOTHING)
-    cooled = _cool(evidence, rate)
-    lines = [Line("used" if cooled is not rate else "learning rate", cooled)]
-    if cooled is not rate:
-        lines.append(Line("of the schedule, before cooling", rate, "bound"))
-    lines += [Line("used, at the ends of epochs", _list_used(evidence, cooled), "review")]
-    lines += [Line("planned", _list_planned(evidence), "plan")]
-    yield Panel("learning_rate", "Schedule", "Learning rate", lines)
     yield Panel(
-        "loss_scale", "Schedule", "Loss scale", [Line("loss scale", evidence.metrics.get("loss_scale", NOTHING))]
+        "grad_norm", "Gradients", "Gradient norm", lines, "Of all groups, before clipping", levels, prefers_log=True
     )
-    settings: dict[str, list[tuple[int, float]]] = {}
-    for event in evidence.events:
-        if event.get("event") == "epoch":
-            for name, value in event.get("settings", {}).items():
-                settings.setdefault(name, []).append((int(event["step"]), float(value)))
-    named = {
-        "loss_weights": ("Loss weights", [name for name in settings if name.startswith("loss_weight_")]),
-        "dropout": ("Dropout", [name for name in settings if name.startswith("dropout")]),
-    }
-    for id, (title, names) in named.items():
-        lines = [
-            Line(name.removeprefix("loss_weight_"), _from_pairs(settings[name]), is_stepped=True) for name in names
-        ]
-        yield Panel(id, "Schedule", title, lines)
-
-
-def _cool(evidence: Evidence, rate: Series) -> Series:
-    """The learning rate as it was used: what was measured, under the coolings that were decided."""
-    factors = np.ones(len(rate))
-    for decision, _ in evidence.decided:
-        for each in decision.responses:
-            if each.kind == "cool" and each.factor is not None and each.num_steps:
-                share = np.clip((rate.steps - decision.step - each.num_steps) / max(each.num_steps, 1), 0.0, 1.0)
-                is_later = rate.steps >= decision.step
-                factors[is_later] = (each.factor + (1.0 - each.factor) * share)[is_later]
-    return rate if (factors == 1.0).all() else Series(rate.steps, rate.values * factors)
-
-
-def _list_used(evidence: Evidence, rate: Series) -> Series:
-    """The learning rate at the end of each epoch, where it was not that of the schedule."""
-    ends = [event for event in evidence.events if event.get("event") == "epoch" and event.get("learning_rate")]
-    used = _from_pairs([(int(event["step"]), float(event["learning_rate"])) for event in ends])
-    return NOTHING if np.allclose(used.values, rate.look_up(used.steps), rtol=1e-3, equal_nan=True) else used
-
-
-def _list_planned(evidence: Evidence) -> Series:
-    """The learning rate that was planned for the end of each epoch, at the step at which it ended or was to end."""
-    ends = {int(event["epoch"]): int(event["step"]) for event in evidence.events if event.get("event") == "epoch"}
-    if not ends:
-        return NOTHING
-    last = max(ends)
-    per_epoch = ends[last] / last
-    pairs: dict[int, float] = {}
-    for event in evidence.events:
-        if event.get("event") == "plan":
-            for epoch, rate in enumerate(event["learning_rate"], event["first_epoch"]):
-                if rate is not None:
-                    pairs[ends.get(epoch, round(epoch * per_epoch))] = float(rate)
-    return _from_pairs(sorted(pairs.items()))
-
-
-def _from_pairs(pairs: Sequence[tuple[int, float]]) -> Series:
-    numbers = np.array(pairs, dtype=np.float64).reshape(-1, 2)
-    return Series(numbers[:, 0].astype(np.int64), numbers[:, 1])
 
 
 def _build_weights(evidence: Evidence) -> Iterator[Panel]:
@@ -318,7 +155,13 @@ def _build_weights(evidence: Evidence) -> Iterator[Panel]:
         ]
         levels = {"usual": NEAR_RATIO}
         yield Panel(
-            "update_ratio", "Weights", "Update ratio", lines, "Of an update to the weights it changes", levels, True
+            "update_ratio",
+            "Weights",
+            "Update ratio",
+            lines,
+            "Of an update to the weights it changes",
+            levels,
+            prefers_log=True,
         )
 
 
@@ -332,7 +175,8 @@ def _join_norms(norms: NDArray[np.float64]) -> NDArray[np.float64]:
 def _build_speed(evidence: Evidence) -> Iterator[Panel]:
     seconds = evidence.metrics.get("step_seconds", NOTHING)
     own = evidence.metrics.get("supervisor_seconds", NOTHING)
-    lines = [Line("step", seconds), Line("of it the supervisor", own)]
+    lines = [Line("step", seconds), Line("processor", evidence.metrics.get("cpu_seconds", NOTHING))]
+    lines += [Line("of it the supervisor", own)]
     rate = 1 / float(np.median(seconds.values)) if len(seconds) and np.median(seconds.values) > 0 else 0.0
     about = f"The median is {rate:,.3g} steps a second" if rate else ""
     yield Panel("step_seconds", "Speed and memory", "Seconds a step", lines, about, prefers_log=True)
@@ -343,16 +187,28 @@ def _build_speed(evidence: Evidence) -> Iterator[Panel]:
 
 
 def _is_of_machine(name: str) -> bool:
-    return name.endswith(("_bytes", "_seconds", "_per_second", "utilization")) and name not in UNDRAWN
+    is_one = name.endswith(("_bytes", "_seconds", "_per_second", "utilization"))
+    return is_one and name not in UNDRAWN and name not in ASIDE
 
 
 def _build_reviews(evidence: Evidence) -> Iterator[Panel]:
-    """A small panel for every number of a review, whatever it is called."""
+    """The quality score and its parts, and a small panel for every other number of a review, whatever it is called."""
+    quality = {name: each for name, each in evidence.reviews.items() if name.startswith(QUALITY)}
+    lines = [Line(name.removeprefix(QUALITY), each, "review") for name, each in quality.items() if name != POSSIBLE]
+    about = f"Of 100. {_tell_possible(quality.get(POSSIBLE, NOTHING))}"
+    yield Panel("quality_score", "Reviews", "Quality score", lines, about.strip())
     for name, series in evidence.reviews.items():
-        is_told = name in TOLD or name.startswith("val_") or _is_of_machine(name)
+        is_told = name in TOLD or name.startswith("val_") or _is_of_machine(name) or name in quality
         if series.values.ndim == 1 and not is_told:
-            section = "Spectra" if name in SPECTRAL else "Reviews"
-            yield Panel(name, section, _name(name), [Line(_name(name), series, "review")])
+            section = "Spectra" if name in SPECTRAL else "More" if name in ASIDE else "Reviews"
+            lines = [Line(_name(name), series, "review")]
+            yield Panel(name, section, _name(name), lines, zones=ZONES.get(name, ()))
+
+
+def _tell_possible(possible: Series) -> str:
+    """What the parts were measured for, if it was not all."""
+    points = {float(each) for each in possible.values}
+    return f"Measured were parts of {points.pop():g} points" if len(points) == 1 and 100.0 not in points else ""
 
 
 def _build_more(evidence: Evidence) -> Iterator[Panel]:
@@ -363,7 +219,18 @@ def _build_more(evidence: Evidence) -> Iterator[Panel]:
             yield Panel(name, "More", _name(name), [Line(_name(name), series)])
 
 
+def _list_zones(zones: Zones) -> list[tuple[str, float, float]]:
+    """The zones of a measure of spread as bands, the lowest first."""
+    ends = (0.0, zones.warning, zones.recovering, zones.healthy, zones.random, np.inf)
+    names = ("emergency", "warning", "recovering", "healthy", "as random ones")
+    return [(name, low, high) for name, low, high in zip(names, ends[:-1], ends[1:], strict=True)]
+
+
+ZONES = {RELATIVE.metric: _list_zones(RELATIVE), "alpha": [("usual of trained layers", *HEALTHY)]}
+"""The bands of metrics that are judged by them."""
+
 NAMES = {
+    "embedding_r": "Spread of the embeddings",
     "alpha": "Exponent of the spectra",
     "alpha_score": "Score of the exponents",
     "alpha_sigma": "Standard error of the exponent",
@@ -380,7 +247,7 @@ def _name(metric: str) -> str:
 BUILDERS = (
     _build_losses,
     _build_gradients,
-    _build_schedule,
+    build_schedule,
     _build_weights,
     _build_reviews,
     _build_speed,

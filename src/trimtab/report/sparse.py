@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from trimtab.diagnosis.evidence import Series
 from trimtab.journal import RunLog
 from trimtab.journal.recorder import tell_story
+from trimtab.report.axes import choose_axis
+from trimtab.report.reduction import reduce_series
 from trimtab.types import RESTORING, Clock, Decision, Measurement
 
-NUM_STRETCHES = 400
-"""Stretches of steps that a run is divided into; of each the lowest and the highest of a metric are kept."""
+MOST_POINTS = 800
+"""About how many points a small figure has room for."""
 
 MOST_MARKED = 200
 """Decisions that are marked, beside those that set the run back or ended it."""
-
-USUAL = 0.75
-"""The share of the losses that are the usual ones; what lies far above them is drawn at the edge."""
-
-FAR = 100.0
-"""How many times the usual losses the axis goes up to; on one that is not logarithmic, how many times their range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +87,16 @@ def outline_run(log: RunLog) -> Outline:
     reviews = find_series(log, "val_loss", "review")
     finite = [each for each in (*losses.values(), *reviews.values()) if math.isfinite(each)]
     is_log = bool(finite) and min(finite) > 0
-    lowest, limit = _choose_range(finite, is_log=is_log)
+    axis = choose_axis([np.array(finite)], prefers_log=is_log)
     return Outline(
         {step: loss for step, loss in losses.items() if step not in undone},
         dict(sorted(faint.items())),
         reviews,
         _list_marks(log),
         is_log,
-        lowest,
-        limit,
-        max(finite, default=1.0),
+        axis.lowest,
+        axis.limit if axis.limit > axis.lowest else axis.lowest + max(abs(axis.lowest), 1.0),
+        axis.highest,
     )
 
 
@@ -112,32 +108,14 @@ def find_series(log: RunLog, metric: str, clock: Clock = "step") -> dict[int, fl
     found = [(each.step, value) for each in log.measurements if (value := _read(each, metric, clock)) is not None]
     series = {step: value if math.isfinite(value) else math.nan for step, value in found}
     steps = sorted(series)
-    if len(steps) <= 2 * NUM_STRETCHES:
-        return {step: series[step] for step in steps}
-    kept: set[int] = {steps[0], steps[-1]}
-    for some in np.array_split(np.array(steps), NUM_STRETCHES):
-        values = np.array([series[step] for step in some.tolist()])
-        finite, others = some[~np.isnan(values)], some[np.isnan(values)]
-        kept |= set(others[:1].tolist())
-        if len(finite):
-            numbers = values[~np.isnan(values)]
-            kept |= {int(finite[numbers.argmin()]), int(finite[numbers.argmax()])}
-    return {step: series[step] for step in sorted(kept)}
+    whole = Series(np.array(steps, dtype=np.int64), np.array([series[step] for step in steps], dtype=np.float64))
+    kept = reduce_series(whole, MOST_POINTS)
+    return dict(zip(kept.steps.tolist(), kept.values.tolist(), strict=True))
 
 
 def _read(measurement: Measurement, metric: str, clock: Clock) -> float | None:
     value = measurement.values.get(metric) if measurement.clock == clock else None
     return value if isinstance(value, float) else None
-
-
-def _choose_range(losses: Sequence[float], *, is_log: bool) -> tuple[float, float]:
-    """From where to where losses are drawn, so that one spike does not hide the curve."""
-    if not losses:
-        return 0.0, 1.0
-    lowest, usual = min(losses), float(np.quantile(losses, USUAL))
-    limit = FAR * usual if is_log else usual + FAR * (usual - lowest)
-    highest = max(each for each in losses if each <= limit)
-    return lowest, highest if highest > lowest else lowest + max(abs(lowest), 1.0)
 
 
 def _list_marks(log: RunLog) -> tuple[Mark, ...]:

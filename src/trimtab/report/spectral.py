@@ -10,6 +10,7 @@ import numpy as np
 from trimtab.diagnosis.evidence import Evidence
 from trimtab.report.heatmaps import DIGITS
 from trimtab.report.reduction import list_numbers
+from trimtab.spectra import HEALTHY
 
 
 def describe_spectra(evidence: Evidence) -> Iterator[dict[str, Any]]:
@@ -27,11 +28,12 @@ def describe_spectra(evidence: Evidence) -> Iterator[dict[str, Any]]:
         "kind": "heat",
         "section": "Spectra",
         "title": "Exponent of the spectrum by layer",
-        "about": "Between 2 and 5 is usual of trained layers",
+        "about": f"Grey is usual of trained layers: {HEALTHY[0]:g} to {HEALTHY[1]:g}; orange above, blue below",
         "groups": names,
         "steps": [int(event["step"]) for event in events],
         "cells": [list_numbers(row, DIGITS) for row in cells],
         "levels": [None] * len(names),
         "is_relative": False,
+        "usual": list(HEALTHY),
         "odd": [],
     }

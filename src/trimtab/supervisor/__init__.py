@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,7 @@ from trimtab.state.archive import Archive
 from trimtab.state.buffers import BufferCopies
 from trimtab.state.live import Form, LiveState, Partner, Place, Snapshot, restore_options
 from trimtab.state.packing import to_arrays, to_tensors
+from trimtab.state.rng import capture_rng, restore_rng
 from trimtab.state.run import CheckpointForm, RunState
 from trimtab.state.schedule import ProbeSchedule, SnapshotSchedule
 from trimtab.state.snapshot import Snapshots
@@ -469,7 +471,7 @@ class Supervisor:
         Args:
             embeddings: what the model makes of a fixed sample of rows, in eval mode; shape (rows, dimensions).
             views: what it makes of another view of the same rows, of that shape; or by name: `joint`, and kinds of
-                columns alone.
+                columns or single columns alone.
             columns: the columns of the rows by name, each a `Column`, or its values, or a tuple of these and tokens.
             **metrics: metric name to one number; in a distributed run the same on every rank, each of which calls it.
 
@@ -485,7 +487,7 @@ class Supervisor:
                 f"review: a metric cannot be called {name!r}, which is the journal's own; choose another name"
             )
         values = {name: float(as_number("review", name, value)) for name, value in metrics.items()}
-        sample = None if embeddings is None else read_sample(embeddings, views, columns)
+        sample = None if embeddings is views is columns is None else read_sample(embeddings, views, columns)
         if self._is_off:
             return Decision(self.step, clock="review")
         try:
@@ -540,13 +542,26 @@ class Supervisor:
     def renew(self, module: nn.Module) -> None:
         """Initialize a module anew, and forget what the optimizer keeps of it.
 
+        Every rank draws the same numbers, and the run's own generators go on as if none had been drawn.
+
         Args:
             module: part of the model; each of its modules with `reset_parameters` draws its parameters again.
+
+        Raises:
+            InputError: if it is no part of the model.
         """
-        for each in module.modules():
-            reset = getattr(each, "reset_parameters", None)
-            if callable(reset):
-                reset()
+        name = next((name for name, each in self._subject.model.named_modules() if each is module), None)
+        if name is None:
+            raise InputError(f"renew: the {type(module).__name__} is no part of the model")
+        drawn = capture_rng()
+        try:
+            torch.manual_seed(crc32(f"{self.step} {name}".encode()))
+            for each in module.modules():
+                reset = getattr(each, "reset_parameters", None)
+                if callable(reset):
+                    reset()
+        finally:
+            restore_rng(drawn)
         for parameter in module.parameters():
             self._controls.optimizer.state.pop(parameter, None)
         self.trust_state()

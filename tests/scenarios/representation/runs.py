@@ -12,140 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.scenarios.representation.data import Columned, load
 from trimtab import Policy, Supervisor
-from trimtab.bench.workloads.images import read_digits
 from trimtab.control.guarding import RepresentationGuard
 from trimtab.losses import compute_centring, compute_diversity, compute_spread, normalize_rows
-from trimtab.probes.embeddings import Column
 
 BATCH = 128
-NUM_SAMPLE = 256
 RATE = 3e-3
 TEMPERATURE = 0.2
-HIDDEN = 128
-
-MASKED, NOISE = 0.2, 0.05
-"""The share of pixels that a view of an image lacks, and the noise on all of them."""
-
-HIDES = 0.3
-"""The share of columns that a view of a row lacks."""
-
-SCALARS = ("carat", "depth", "table", "price", "x", "y", "z")
-CATEGORIES = ("cut", "color", "clarity")
-
-
-class Images:
-    """Digits; a view lacks some pixels and has noise on it."""
-
-    def __init__(self) -> None:
-        (self.rows, _), (held_out, _) = read_digits()
-        generator = torch.Generator().manual_seed(5)
-        self.held_out = held_out[:NUM_SAMPLE]
-        self.sample = self.draw(self.held_out, generator), self.draw(self.held_out, generator)
-
-    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """A view of some rows."""
-        kept = torch.rand(rows.shape, generator=generator) >= MASKED
-        return rows * kept + NOISE * torch.randn(rows.shape, generator=generator)
-
-    def build(self, dimensions: int) -> nn.Module:
-        """An encoder."""
-        return nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(64, HIDDEN),
-            nn.ReLU(),
-            nn.Linear(HIDDEN, HIDDEN),
-            nn.ReLU(),
-            nn.Linear(HIDDEN, dimensions),
-        )
-
-    def observe(self, model: nn.Module) -> dict[str, Any]:
-        """What a review is handed."""
-        first, second = (model(each) for each in self.sample)
-        return {"embeddings": first, "views": second}
-
-
-class Table:
-    """Diamonds: seven numbers and three categories; a view lacks some of the columns."""
-
-    def __init__(self) -> None:
-        from plotnine.data import diamonds
-
-        chosen = diamonds.iloc[np.random.default_rng(0).permutation(len(diamonds))[: 768 + NUM_SAMPLE]]
-        numbers = chosen[list(SCALARS)].to_numpy(np.float64)
-        numbers = (numbers - numbers.mean(0)) / numbers.std(0)
-        codes = np.stack([chosen[name].cat.codes.to_numpy() for name in CATEGORIES], 1)
-        shown = np.ones((len(chosen), len(SCALARS) + len(CATEGORIES)))
-        rows = torch.from_numpy(np.concatenate([numbers, codes, shown], 1)).float()
-        self.rows, self.held_out = rows[NUM_SAMPLE:], rows[:NUM_SAMPLE]
-        generator = torch.Generator().manual_seed(5)
-        self.sample = self.draw(self.held_out, generator), self.draw(self.held_out, generator)
-
-    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """A view of some rows."""
-        view = rows.clone()
-        num = len(SCALARS) + len(CATEGORIES)
-        view[:, num:] = (torch.rand(len(rows), num, generator=generator) >= HIDES).float()
-        return view
-
-    def show(self, names: tuple[str, ...]) -> Tensor:
-        """The sample, of which some columns alone are seen."""
-        view = self.held_out.clone()
-        all_names = (*SCALARS, *CATEGORIES)
-        view[:, len(all_names) :] = torch.tensor([float(name in names) for name in all_names])
-        return view
-
-    def build(self, dimensions: int) -> nn.Module:
-        """An encoder."""
-        return Tabular(dimensions)
-
-    def observe(self, model: nn.Module) -> dict[str, Any]:
-        """What a review is handed."""
-        first, second = (model(each) for each in self.sample)
-        assert isinstance(model, Tabular)
-        tokens = model.encode(self.held_out)
-        columns = {
-            name: Column(self.held_out[:, index], tokens[:, index], "scalar" if name in SCALARS else "category")
-            for index, name in enumerate((*SCALARS, *CATEGORIES))
-        }
-        views = {"joint": second, "scalar": model(self.show(SCALARS)), "category": model(self.show(CATEGORIES))}
-        return {"embeddings": first, "views": views, "columns": columns}
-
-
-class Tabular(nn.Module):
-    """Each column a token, and two layers over all of them; what is hidden is 0."""
-
-    def __init__(self, dimensions: int, width: int = 16) -> None:
-        super().__init__()
-        self.columns = nn.ModuleDict(
-            {
-                **{name: nn.Sequential(nn.Linear(1, 32), nn.GELU(), nn.Linear(32, width)) for name in SCALARS},
-                **{name: nn.Embedding(8, width) for name in CATEGORIES},
-            }
-        )
-        num = len(SCALARS) + len(CATEGORIES)
-        self.head = nn.Sequential(nn.Linear(num * width + num, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, dimensions))
-
-    def encode(self, rows: Tensor) -> Tensor:
-        """The tokens of all columns; shape (rows, columns, width)."""
-        tokens = [self.columns[name](rows[:, [index]]) for index, name in enumerate(SCALARS)]
-        tokens += [
-            self.columns[name](rows[:, index].long()) for index, name in enumerate(CATEGORIES, start=len(SCALARS))
-        ]
-        return torch.stack(tokens, 1)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """The embeddings; shape (rows, dimensions)."""
-        shown = rows[:, len(SCALARS) + len(CATEGORIES) :]
-        tokens = self.encode(rows) * shown[:, :, None]
-        embeddings: Tensor = self.head(torch.cat([tokens.flatten(1), shown], 1))
-        return embeddings
-
-
-@cache
-def load(name: str) -> Images | Table:
-    """The data, read once."""
-    return Images() if name == "images" else Table()
 
 
 def contrast(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -191,13 +65,10 @@ def bias_output(model: nn.Module) -> None:
         [each for each in model.modules() if isinstance(each, nn.Linear)][-1].bias.fill_(30.0)
 
 
-DEAD = ("carat", "depth", "table", "price")
-
-
 def kill_columns(model: nn.Module) -> None:
     """Columns whose encoders give the same whatever they are shown, without a gradient."""
-    assert isinstance(model, Tabular)
-    for name in DEAD:
+    assert isinstance(model, Columned)
+    for name in model.dead:
         first = next(model.columns[name].children())
         assert isinstance(first, nn.Linear)
         with torch.no_grad():
@@ -212,7 +83,11 @@ SCENARIOS = {
     "collapse": Scenario(attract, {"spread": 0.0}),
     "small-spread": Scenario(attract, {"spread": 0.01}),
     "dimensional-collapse": Scenario(
-        contrast, {"spread": 0.0, "temperature": 5.0}, healthy={"spread": 0.0}, signs=("dimensional-collapse",)
+        contrast,
+        {"spread": 0.0, "temperature": 5.0},
+        healthy={"spread": 0.0},
+        signs=("dimensional-collapse",),
+        epochs=40,
     ),
     "hemisphere": Scenario(
         contrast,
@@ -227,9 +102,9 @@ SCENARIOS = {
         onset=ONSET,
         signs=("embedding-collapse", "dimensional-collapse", "embedding-shrinkage"),
     ),
-    "dead-columns": Scenario(contrast, onset=ONSET, spoil=kill_columns, signs=("dead-columns",)),
+    "dead-columns": Scenario(contrast, onset=ONSET, spoil=kill_columns, signs=("dead-columns",), epochs=40),
 }
-"""What is made to go wrong; the last one on tables alone."""
+"""What is made to go wrong; the last one where there are columns: in tables, and in images cut into strips."""
 
 HEALTHY_WEIGHTS = {
     "joint": 1.0,
@@ -259,9 +134,9 @@ class Run:
         self.weights = {**HEALTHY_WEIGHTS, **(scenario.weights if scenario.onset == 0 else {})}
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATE)
         self.supervisor = Supervisor(self.model, self.optimizer, policy=Policy.default(), run=folder)
-        if not isinstance(self.model, Tabular):
+        if not isinstance(self.model, Columned):
             del self.weights["diversity"], self.weights["diversity_temperature"]
-        columns = dict(self.model.columns.items()) if isinstance(self.model, Tabular) else {}
+        columns = dict(self.model.columns.items()) if isinstance(self.model, Columned) else {}
         self.guard = RepresentationGuard(self.supervisor, self.weights, columns=columns) if guarded else None
         self.generator = torch.Generator().manual_seed(seed)
         self.found: list[tuple[str, int]] = []
@@ -305,8 +180,8 @@ class Run:
         both = torch.cat([first, second])
         loss = weights["joint"] * self.scenario.joint(first, second, weights["temperature"])
         loss = loss + weights["spread"] * compute_spread(both) + weights["centring"] * compute_centring(both)
-        if isinstance(self.model, Tabular) and weights["diversity"]:
-            tokens, values = self.model.encode(batch), batch[:, : len(SCALARS) + len(CATEGORIES)]
+        if isinstance(self.model, Columned) and weights["diversity"]:
+            tokens, values = self.model.encode(batch), self.task.read_values(batch)
             sameness = compute_diversity(tokens, values, temperature=weights["diversity_temperature"])
             loss = loss + weights["diversity"] * sameness
         return loss
@@ -339,7 +214,9 @@ class Run:
 def train_healthy(data: str, name: str, seed: int = 0) -> Run:
     """The training of a scenario without what goes wrong in it, guarded."""
     scenario = SCENARIOS[name]
-    return Run(data, Scenario(scenario.joint, scenario.healthy), guarded=True, seed=seed).train()
+    return Run(
+        data, Scenario(scenario.joint, scenario.healthy, epochs=scenario.epochs), guarded=True, seed=seed
+    ).train()
 
 
 @cache

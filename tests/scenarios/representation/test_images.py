@@ -12,7 +12,9 @@ import torch
 
 from tests.conftest import require
 from tests.scenarios.representation.checks import check_scenario
+from tests.scenarios.representation.data import Striped
 from tests.scenarios.representation.runs import SCENARIOS, Run, Scenario, contrast, train_spoilt
+from trimtab.diagnosis import diagnose
 
 require("sklearn")
 
@@ -29,6 +31,14 @@ def _quiet() -> Iterator[None]:
 def test_found_answered_and_mended(name: str) -> None:
     """Within two epochs, and to nine tenths of the healthy run's recall, which it does not reach without the guard."""
     check_scenario("images", name)
+
+
+def test_dead_columns_are_found_answered_and_mended() -> None:
+    """The same of images cut into strips, three of whose encoders die; they and no others are initialized anew."""
+    check_scenario("strips", "dead-columns")
+    run = train_spoilt("strips", "dead-columns", guarded=True)
+    assert run.guard is not None
+    assert sorted(each.what for each in run.guard.made if each.kind == "renewal") == sorted(Striped.dead)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -75,3 +85,7 @@ def test_all_of_it_is_in_the_run_folder(tmp_path: Path) -> None:
     outcomes = {each["of"]: each["verdict"] for each in events if each["event"] == "outcome"}
     assert {each["name"] for each in adaptations if each["kind"] == "nudge"} <= outcomes.keys()
     assert set(outcomes.values()) <= {"helped", "no effect", "harmed"}
+    diagnosis = diagnose(tmp_path / "run")
+    assert diagnosis.causes[0].name == "collapse"
+    assert {each.name for each in diagnosis.causes} <= {"collapse", "one-sided", "few-directions"}
+    assert {each.state for each in diagnosis.causes} == {"mended"}

@@ -9,7 +9,8 @@ import pytest
 
 from tests.conftest import require
 from tests.scenarios.representation.checks import check_scenario
-from tests.scenarios.representation.runs import DEAD, SCENARIOS, train_healthy, train_spoilt
+from tests.scenarios.representation.data import Tabular
+from tests.scenarios.representation.runs import SCENARIOS, train_healthy, train_spoilt
 
 require("plotnine")
 
@@ -44,5 +45,5 @@ def test_dead_columns_are_named_and_made_anew() -> None:
     run = train_spoilt("table", "dead-columns", guarded=True)
     assert run.guard is not None
     renewed = [each.what for each in run.guard.made if each.kind == "renewal"]
-    assert sorted(renewed) == sorted(DEAD)
+    assert sorted(renewed) == sorted(Tabular.dead)
     assert run.metrics[-1]["column_diversity"] > 0.1

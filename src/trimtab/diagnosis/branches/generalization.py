@@ -246,7 +246,10 @@ def find_collapse(evidence: Evidence) -> Iterator[Answer]:
         A loss that keeps representations apart, a stop-gradient, a higher temperature.
     """
     shape = describe_loss(evidence)
-    fix = "keep representations apart: add a variance or spread term, check the stop-gradient, the learning rate × 0.3"
+    fix = (
+        "keep representations apart: add a spread term (`trimtab.losses.compute_spread`, weight 0.05 to 1), check the "
+        "stop-gradient, the learning rate × 0.3"
+    )
     spread = evidence.review(*DIVERSITIES).finite
     if shape is not None and len(spread) >= LEAST_REVIEWS and shape.has_fallen:
         highest, newest = float(spread.values.max()), float(np.median(spread.values[-3:]))
@@ -270,4 +273,5 @@ def find_collapse(evidence: Evidence) -> Iterator[Answer]:
             )
             yield Cause(confidence=0.6, step=int(accuracy.steps[0]), evidence=told, fix=fix, state="fatal")
             return
-    yield from tell_findings(evidence, "embedding-collapse", 0.8, fix, "an encoder that is still warming up")
+    alternative = "an encoder that is still warming up"
+    yield from tell_findings(evidence, "embedding-collapse", 0.8, fix, alternative, metric="embedding_r")

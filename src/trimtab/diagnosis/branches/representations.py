@@ -27,6 +27,7 @@ def find_shrinkage(evidence: Evidence) -> Iterator[Answer]:
             0.6,
             f"the weight of `trimtab.losses.compute_spread` × 1.2, at least 0.05; {GUARD}",
             "an encoder that is still warming up",
+            metric="embedding_r",
         )
 
 
@@ -45,6 +46,7 @@ def find_few_directions(evidence: Evidence) -> Iterator[Answer]:
         0.75,
         f"temperature ÷ 2, but not below 0.2; the weight of `trimtab.losses.compute_spread` × 1.5; {GUARD}",
         "augmentation that changes more than rows differ, or a head that is too narrow",
+        metric="effective_rank",
     )
 
 
@@ -64,6 +66,7 @@ def find_one_sided(evidence: Evidence) -> Iterator[Answer]:
         "`nn.Linear(…, bias=False)` as the last layer, or `nn.BatchNorm1d` after it; add "
         "`trimtab.losses.compute_centring`",
         "a collapse, if the spread is low too",
+        metric="one_sidedness",
     )
 
 
@@ -82,6 +85,7 @@ def find_dead_columns(evidence: Evidence) -> Iterator[Answer]:
         0.8,
         "standardize the columns named, initialize their encoders anew, and add `trimtab.losses.compute_diversity`",
         "columns that hold nothing, such as constants",
+        metric="column_diversity",
     )
 
 
