@@ -341,7 +341,8 @@ def test_every_preset_is_a_policy(name: str) -> None:
 def test_unknown_preset_is_refused() -> None:
     """A preset that does not exist is answered with those that do."""
     with pytest.raises(
-        PolicyError, match="policy has no preset 'four-tier'; it has algorithm-1, published-zones, three-tier"
+        PolicyError,
+        match="policy has no preset 'four-tier'; it has absolute-tiers, algorithm-1, published-zones, three-tier",
     ):
         Policy.preset("four-tier")
 

@@ -224,12 +224,12 @@ def list_texts(path: Path) -> list[str]:
 def test_nothing_lists_detectors_by_hand(name: str) -> None:
     """A detector is named in its own file and, where it acts, in the policy's tables: the ladders and the presets.
 
-    What reads findings may name it too: a diagnosis by them, a fault by what tells of it, a benchmark, and
-    `fit`, which does not stop a run too soon after one, and a report. What sets the pace of a run is called as what is
+    What reads findings may name it too: a diagnosis by them, a fault by what tells of it, a benchmark, `fit`, which
+    does not stop a run too soon after one, a report, and a preflight. What sets the pace of a run is called as what is
     found of it.
     """
     own = Path(sys.modules[detectors[name].judge.__module__].__file__ or "")
-    readers = [SOURCE / room for room in ("diagnosis", "faults", "bench", "control", "report")]
+    readers = [SOURCE / room for room in ("diagnosis", "faults", "bench", "control", "report", "recipes")]
     readers += [SOURCE / "detectors" / file for file in ("pace.py", "idle_device.py") if name == "data-bound"]
     paths = (path for path in SOURCE.rglob("*.py") if not any(map(path.is_relative_to, readers)))
     naming = {path for path in paths if name in list_texts(path)}

@@ -46,10 +46,6 @@ WARMUP, FALLING, LAST = 0.05, 0.4, 0.05
 CLIP_NORM = 1.0
 """What gradients are clipped to."""
 
-POLICY = {"detectors": {"group-spike": {"above": 1e4}, "group-explosion": {"above": 1e6}}}
-"""The gradient norms from which the encoder of a column is clipped, and dropped and in the end frozen, whatever it was
-before: three tiers, beside those that are relative to what is usual for it."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -252,7 +248,7 @@ def fit_model(
         scheduler=LambdaLR(optimizer, lambda step: plan_rate(step, num_steps)),
         clip_norm=CLIP_NORM,
         groups=model.list_groups(),
-        policy=Policy.from_dict(POLICY),
+        policy=Policy.preset("absolute-tiers"),
         patience=settings.patience,
         partitions=settings.partitions,
         rows=RowTracker(len(data)) if settings.tracks_rows else None,
