@@ -52,9 +52,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 """Named policies, each a table over the default. `three-tier`: a group whose gradient norm is above 1e4 is clipped,
 above 1e6 dropped, and after three drops frozen, whatever its own level is. `absolute-tiers`: the same limits, beside
-those relative to its own level. `algorithm-1`: Algorithm 1 of arXiv 2601.17483 and nothing else, with the probe at every step; mean and limit are the settings of `innovation`.
-`published-zones`: embeddings are judged by the published limits of their standard deviation, 0.02 and 0.035, which are
-for 256 dimensions, and from the first review on."""
+those relative to its own level. `algorithm-1`: Algorithm 1 of arXiv 2601.17483 and nothing else, with the probe at
+every step; mean and limit are the settings of `innovation`. `published-zones`: embeddings are judged by the published
+limits of their standard deviation, 0.02 and 0.035, which are for 256 dimensions, and from the first review on."""
 
 DEFAULT_LADDERS: Mapping[str, tuple[str, ...]] = {
     "nonfinite": ("skip", "rollback+repair", "skip", "halt"),
