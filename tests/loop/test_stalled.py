@@ -12,10 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
 
 from tests.laws.training import list_differences
 from tests.loop.runs import NoisyNet, Parts, make_loader, make_parts
@@ -85,6 +88,28 @@ def test_a_list_of_loaders_is_gone_through() -> None:
     assert [(each.what, each.after) for each in result.adaptations] == [("partition", 1), ("partition", 2)]
     assert [len(step) for step in parts.trained] == [8] * len(parts.trained)
     assert (result.status, result.num_epochs, result.num_steps) == ("stopped-early", 4, 2 * 2 + 2 * 1 + 1)
+
+
+def test_a_finalization_is_not_judged_by_the_loss_before_it() -> None:
+    """Weights of an earlier epoch have the loss of then: a run that overfits on digits goes on from them unharmed."""
+    pixels, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(pixels))
+    x, y = pixels[order].astype(np.float32), torch.from_numpy(labels[order])
+    x = torch.from_numpy((x - x[:1078].mean(0)) / (x[:1078].std(0) + 0.1 * x[:1078].std()))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
+    result = fit(
+        model,
+        torch.optim.AdamW(model.parameters(), lr=3e-3),
+        lambda model, batch: functional.cross_entropy(model(batch[0]), batch[1]),
+        DataLoader(TensorDataset(x[:1078], y[:1078]), 64, shuffle=True, generator=torch.Generator().manual_seed(0)),
+        val_loader=DataLoader(TensorDataset(x[1078:1437], y[1078:1437]), 512),
+        epochs=120,
+        patience=10,
+        progress=False,
+    )
+    assert [each.name for each in result.adaptations] == ["finalization-1"]
+    assert result.status == "stopped-early"
 
 
 POINTS = {"before-fresh-data": 6, "with-fresh-data": 7, "before-the-finalization": 30, "in-it": 32, "near-its-end": 35}

@@ -133,7 +133,7 @@ class Adapting:
             if best is None:
                 adaptation = replace(adaptation, expected=adaptation.expected.replace("from the best weights, ", ""))
             else:
-                self._supervisor.trust_state()
+                self._supervisor.trust_state(best.step)
                 adaptation = replace(adaptation, why=f"{adaptation.why}; the best weights are of epoch {best.epoch}")
         self.made.append(adaptation)
         logger.info("epoch %d: %s: %s", adaptation.epoch, adaptation.name, adaptation.why)

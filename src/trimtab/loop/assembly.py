@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,7 +148,8 @@ def assemble(
     )
     weights, guard = getattr(compute_loss, "weights", None), None
     if options.embed is not None and isinstance(weights, MutableMapping):
-        guard = RepresentationGuard(supervisor, weights, columns=getattr(compute_loss, "columns", None))
+        columns = getattr(compute_loss, "columns", None)
+        guard = RepresentationGuard(supervisor, weights, columns=columns if isinstance(columns, Mapping) else None)
     rules = Rules(
         epochs=options.epochs,
         patience=options.patience,

@@ -536,8 +536,7 @@ class Supervisor:
         self._make_live().restore(snapshot, self._recorder.survive)
         for group, kept in zip(groups, options, strict=True):
             restore_options(group, kept)
-        self.trust_state()
-        self._level_step = snapshot.step if self._level_step is None else min(self._level_step, snapshot.step)
+        self.trust_state(snapshot.step)
 
     def renew(self, module: nn.Module) -> None:
         """Initialize a module anew, and forget what the optimizer keeps of it.
@@ -702,13 +701,19 @@ class Supervisor:
         """
         self._level_step = -1
 
-    def trust_state(self) -> None:
+    def trust_state(self, step: int | None = None) -> None:
         """Say that weights were set on purpose since the last step, such as to those of an earlier epoch.
 
         Snapshots begin anew, so that no rollback goes back to before.
+
+        Args:
+            step: the step that the weights are of. What was measured after it is no longer a level for what follows:
+                the loss was lower then, with weights that are no more.
         """
         if not self._is_off:
             self._begin_anew()
+            if step is not None:
+                self._level_step = step if self._level_step is None else min(self._level_step, step)
 
     def finish(self, status: str = "finished") -> None:
         """End the supervision: write what is still to be written and let go of the optimizer. May be called twice.
