@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from typer.testing import CliRunner, Result
 from tests.conftest import require
 from trimtab.cli import app
 from trimtab.errors import InputError
-from trimtab.tabular import TabularEmbedder, fit_table
+from trimtab.tabular import TabularEmbedder, fit_table, read_table
+from trimtab.tabular.network import Shape
+from trimtab.tabular.training import Settings, train
 
 require("pandas", "pyarrow", "sklearn")
 
@@ -81,6 +84,16 @@ def test_everything_is_written(data: Path, tmp_path: Path) -> None:
     page = (fitted.folder / "card.html").read_text(encoding="utf-8")
     assert "whole numbers that are unique, under the name" in page
     assert "What each column was taken for" in page
+
+
+def test_a_stalled_training_goes_on_with_other_rows(data: Path) -> None:
+    """With partitions it trains on a part of the rows, and on the next part where validations no longer improve."""
+    shape = Shape(hidden=8, dimensions=8)
+    whole = Settings(shape=shape, epochs=4, learning_rate=1e-12, patience=1, batch_size=32)
+    table = read_table(data)
+    results = [train(table, settings=each).result for each in (whole, replace(whole, partitions=2))]
+    assert [[each.name for each in result.adaptations] for result in results] == [[], ["rotation-1"]]
+    assert [result.reviews[0].step for result in results] == [11, 5]  # batches of 360 rows, and of half of them
 
 
 def test_groups_bear_the_names_of_columns(data: Path, tmp_path: Path) -> None:
