@@ -28,7 +28,7 @@ test: .venv/.installed browser  ## Check format, style, types and import layers,
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy $(CODE)
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 format: .venv/.installed  ## Put the code into the project's format
 	$(BIN)/ruff format .
