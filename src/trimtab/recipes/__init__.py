@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trimtab.recipes.advice import PrecisionAdvice, precision
+from trimtab.recipes.finder import RateSweep, find_learning_rate
 from trimtab.recipes.linting import Flaw, Flaws, lint
 from trimtab.recipes.loss_scale import PRESETS, LossScale, make_scaler
 from trimtab.recipes.preflighting import Line, Preflight, preflight, preflight_file
@@ -15,6 +16,8 @@ __all__ = [
     "LossScale",
     "PrecisionAdvice",
     "Preflight",
+    "RateSweep",
+    "find_learning_rate",
     "lint",
     "make_scaler",
     "precision",

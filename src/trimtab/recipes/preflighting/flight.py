@@ -134,7 +134,14 @@ class Flight:
     picture: str = ""
     """The first batch in words and characters."""
 
+    rates: list[float] = field(init=False)
+    """The learning rate of each parameter group, the highest that the schedule begins with or goes to."""
+
     _trials: list[Trial] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        names = ("lr", "initial_lr", "max_lr")
+        self.rates = [max(float(each.get(name, 0.0)) for name in names) for each in self.optimizer.param_groups]
 
     @property
     def partners(self) -> list[Partner]:
@@ -212,19 +219,17 @@ class Flight:
         return norm
 
     def set_rate(self, factor: float = 1.0) -> None:
-        """Set the learning rates to a multiple of the highest that the schedule begins with or goes to."""
-        for group in self.optimizer.param_groups:
-            rate = factor * max(float(group.get(name, 0.0)) for name in ("lr", "initial_lr", "max_lr"))
+        """Set the learning rates to a multiple of those that the flight began with."""
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
+                group["lr"].fill_(factor * rate)
             else:
-                group["lr"] = rate
+                group["lr"] = factor * rate
 
     @property
     def rate(self) -> float:
-        """The highest learning rate of all groups at that."""
-        groups = self.optimizer.param_groups
-        return max(float(group.get(name, 0.0)) for group in groups for name in ("lr", "initial_lr", "max_lr"))
+        """The highest of them."""
+        return max(self.rates)
 
     def train(
         self, num_steps: int, *, scheduler: Any = None, batches: Sequence[Any] | None = None, until: float | None = None
