@@ -11,6 +11,14 @@ if TYPE_CHECKING:
     from trimtab.recipes.linting import Flaw, Flaws, lint
     from trimtab.recipes.loss_scale import PRESETS, LossScale, make_scaler
     from trimtab.recipes.preflighting import Line, Preflight, preflight, preflight_file
+    from trimtab.recipes.schedules import (
+        four_phase,
+        one_cycle,
+        plot_schedules,
+        step_decay,
+        warm_restarts,
+        warmup_cosine,
+    )
     from trimtab.recipes.verification import LayerSignal, Verification, verify_initialization
 
 __all__ = [
@@ -25,13 +33,19 @@ __all__ = [
     "PrecisionAdvice",
     "Preflight",
     "Verification",
+    "four_phase",
     "initialize",
     "lint",
     "make_scaler",
+    "one_cycle",
+    "plot_schedules",
     "precision",
     "preflight",
     "preflight_file",
+    "step_decay",
     "verify_initialization",
+    "warm_restarts",
+    "warmup_cosine",
 ]
 
 _HOMES = {
@@ -40,6 +54,7 @@ _HOMES = {
     "linting": ("Flaw", "Flaws", "lint"),
     "loss_scale": ("PRESETS", "LossScale", "make_scaler"),
     "preflighting": ("Line", "Preflight", "preflight", "preflight_file"),
+    "schedules": ("four_phase", "one_cycle", "plot_schedules", "step_decay", "warm_restarts", "warmup_cosine"),
     "verification": ("LayerSignal", "Verification", "verify_initialization"),
 }
 """The module of each name: it is imported when the name is first asked for, with what it needs itself."""
