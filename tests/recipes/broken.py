@@ -400,3 +400,20 @@ SCHEDULED: list[Any] = [
     pytest.param("schedule-never-stepped", lambda: make_case(loop=NEVER), id="never"),
 ]
 BROKEN += SCHEDULED
+
+
+def decay(kind: Any, weight_decay: float, **more: Any) -> Case:
+    model = make_model()
+    return make_case(model, optimizer=kind(model.parameters(), lr=1e-3, weight_decay=weight_decay, **more))
+
+
+BROKEN += [
+    pytest.param("l2-in-adam", lambda: decay(torch.optim.Adam, 1e-4), id="adam-with-decay"),
+    pytest.param("weight-decay-size", lambda: decay(torch.optim.SGD, 1e-2), id="sgd-with-the-decay-of-adamw"),
+    pytest.param("weight-decay-size", lambda: decay(torch.optim.AdamW, 1e-4), id="adamw-with-the-decay-of-sgd"),
+    pytest.param(
+        "weight-decay-size",
+        lambda: decay(torch.optim.NAdam, 1e-4, decoupled_weight_decay=True),
+        id="decoupled-nadam-with-the-decay-of-sgd",
+    ),
+]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trimtab.recipes.advice import PrecisionAdvice, precision
+    from trimtab.recipes.hygiene import parameter_groups
     from trimtab.recipes.initialization import FirstValue, Initialization, initialize
     from trimtab.recipes.linting import Flaw, Flaws, lint
     from trimtab.recipes.loss_scale import PRESETS, LossScale, make_scaler
@@ -38,6 +39,7 @@ __all__ = [
     "lint",
     "make_scaler",
     "one_cycle",
+    "parameter_groups",
     "plot_schedules",
     "precision",
     "preflight",
@@ -50,6 +52,7 @@ __all__ = [
 
 _HOMES = {
     "advice": ("PrecisionAdvice", "precision"),
+    "hygiene": ("parameter_groups",),
     "initialization": ("FirstValue", "Initialization", "initialize"),
     "linting": ("Flaw", "Flaws", "lint"),
     "loss_scale": ("PRESETS", "LossScale", "make_scaler"),

@@ -83,8 +83,8 @@ def find_order(setup: Setup) -> Iterator[Remark]:
             if later and min(one.lineno for one in later) > each.lineno and not _is_guarded(around[-1], each):
                 yield Remark(
                     each.lineno,
-                    f"line {each.lineno} of the loop steps the schedule before the optimizer is stepped: the first rate "
-                    "is never used, and each comes a step too soon",
+                    f"line {each.lineno} of the loop steps the schedule before the optimizer is stepped: the first "
+                    "rate is never used, and each comes a step too soon",
                     "call scheduler.step() after optimizer.step()",
                 )
 
