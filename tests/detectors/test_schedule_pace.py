@@ -60,6 +60,9 @@ ONCE_IN_50 = {step: (step // 50, 0.0) for step in (2, 102, 202, 302, 402)}
         pytest.param(EVERY_STEP | {302: (203.0, 0.0), 402: (205.0, 0.0)}, None, {302: 0.02}, id="slower-from-200-on"),
         pytest.param(EVERY_STEP | {302: (276.0, 0.0), 402: (278.0, 0.0)}, None, {402: 0.02}, id="slower-from-275-on"),
         pytest.param(ONCE_IN_50, 1000.0, {102: 0.02}, id="one-cycle-of-1000-epochs"),
+        pytest.param(
+            dict.fromkeys((2, 102, 202, 302, 402), (0.0, 0.0)), 1000.0, {102: 0.0}, id="one-cycle-never-moved"
+        ),
     ],
 )
 def test_reports(
@@ -76,6 +79,8 @@ def test_reports(
         pytest.param(EVERY_STEP, 402.0, (), id="once-a-step"),
         pytest.param(ONCE_IN_50, None, (), id="once-per-epoch-as-a-step-decay-is-meant"),
         pytest.param(ONCE_IN_50, 100.0, (), id="one-cycle-of-100-epochs"),
+        pytest.param(dict.fromkeys((2, 102, 202), (0.0, 0.0)), None, (), id="never-moved-of-unknown-length"),
+        pytest.param(dict.fromkeys((2, 102, 202), (0.0, 0.0)), 90.0, (), id="one-cycle-of-90-epochs-not-moved"),
         pytest.param(EVERY_STEP | {302: (201.0, 0.0), 402: (201.0, 0.0)}, None, (), id="over-after-200-steps"),
         pytest.param(EVERY_STEP | {302: (5000.0, 1.0), 402: (5100.0, 1.0)}, None, (), id="position-set-by-hand"),
         pytest.param(EVERY_STEP | {302: (217.0, 1.0)}, None, (250, 260), id="set-back-by-rollbacks"),

@@ -339,3 +339,81 @@ BROKEN: list[Any] = [
     pytest.param("accumulated-not-divided", lambda: make_case(loop=SUMMED), id="accumulated"),
     pytest.param("clip-before-unscale", lambda: make_case(loop=CLIPPED), id="clipped-while-scaled"),
 ]
+
+
+BY_EPOCH = """
+scheduler = OneCycleLR(optimizer, 0.1, epochs=3, steps_per_epoch=len(loader))
+for epoch in range(3):
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss_fn(model(x), y).backward()
+        optimizer.step()
+    scheduler.step()
+"""
+
+BY_STEP = BY_EPOCH.replace("    scheduler.step()", "        scheduler.step()")
+
+TOO_OFTEN = """
+def train(model, steps, optimizer, scheduler):
+    for micro_batches in steps:
+        optimizer.zero_grad()
+        for x, y in micro_batches:
+            (loss_fn(model(x), y) / 4).backward()
+            scheduler.step()
+        optimizer.step()
+"""
+
+TOO_EARLY = """
+def train(model, loader, optimizer, scheduler):
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss_fn(model(x), y).backward()
+        scheduler.step()
+        optimizer.step()
+"""
+
+NEVER = BY_EPOCH.replace("    scheduler.step()\n", "")
+
+SCHEDULED: list[Any] = [
+    pytest.param("schedule-per-epoch", lambda: make_case(loop=BY_EPOCH), id="one-cycle-per-epoch"),
+    pytest.param(
+        "schedule-per-epoch",
+        lambda: make_case(
+            loop="schedule = four_phase(optimizer, 900)\nfor epoch in range(9):\n    run()\n    schedule.step()"
+        ),
+        id="batches-in-a-function",
+    ),
+    pytest.param("schedule-too-often", lambda: make_case(loop=TOO_OFTEN), id="at-each-micro-batch"),
+    pytest.param(
+        "schedule-too-often",
+        lambda: make_case(loop=BY_STEP.replace("optimizer.step()", "optimizer.step()\n        scheduler.step()")),
+        id="twice-a-step",
+    ),
+    pytest.param(
+        "schedule-too-often",
+        lambda: make_case(
+            loop=SUMMED.replace("loss.backward()", "(loss / 4).backward()") + "        scheduler.step()\n"
+        ),
+        id="at-each-accumulated-batch",
+    ),
+    pytest.param("schedule-before-step", lambda: make_case(loop=TOO_EARLY), id="before-the-optimizer"),
+    pytest.param("schedule-never-stepped", lambda: make_case(loop=NEVER), id="never"),
+]
+BROKEN += SCHEDULED
+
+
+def decay(kind: Any, weight_decay: float, **more: Any) -> Case:
+    model = make_model()
+    return make_case(model, optimizer=kind(model.parameters(), lr=1e-3, weight_decay=weight_decay, **more))
+
+
+BROKEN += [
+    pytest.param("l2-in-adam", lambda: decay(torch.optim.Adam, 1e-4), id="adam-with-decay"),
+    pytest.param("weight-decay-size", lambda: decay(torch.optim.SGD, 1e-2), id="sgd-with-the-decay-of-adamw"),
+    pytest.param("weight-decay-size", lambda: decay(torch.optim.AdamW, 1e-4), id="adamw-with-the-decay-of-sgd"),
+    pytest.param(
+        "weight-decay-size",
+        lambda: decay(torch.optim.NAdam, 1e-4, decoupled_weight_decay=True),
+        id="decoupled-nadam-with-the-decay-of-sgd",
+    ),
+]

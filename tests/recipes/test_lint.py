@@ -16,8 +16,12 @@ from torch.utils.data import DataLoader
 
 from tests.recipes.broken import (
     BROKEN,
+    BY_EPOCH,
+    BY_STEP,
     CLIPPED,
+    NEVER,
     SUMMED,
+    TOO_EARLY,
     Case,
     Noisy,
     binary_batch,
@@ -81,6 +85,24 @@ def train(model, steps, optimizer):
         pytest.param(UNSCALED, id="unscaled"),
         pytest.param(PLAIN, id="a-step-a-batch"),
         pytest.param("this is no Python", id="no-python"),
+        pytest.param(BY_STEP, id="one-cycle-at-each-step"),
+        pytest.param(
+            BY_EPOCH.replace(
+                "OneCycleLR(optimizer, 0.1, epochs=3, steps_per_epoch=len(loader))", "StepLR(optimizer, 2)"
+            ),
+            id="step-decay-per-epoch",
+        ),
+        pytest.param(
+            BY_EPOCH.replace("epochs=3, steps_per_epoch=len(loader)", "total_steps=3"), id="one-cycle-of-epochs"
+        ),
+        pytest.param(NEVER + "trimtab.fit(model, optimizer, scheduler=scheduler)", id="schedule-handed-over"),
+        pytest.param(
+            TOO_EARLY.replace("        scheduler.step()", "        if started:\n            scheduler.step()"),
+            id="schedule-from-the-second-step-on",
+        ),
+        pytest.param(
+            TOO_EARLY.replace("        scheduler.step()\n", "") + "        scheduler.step()\n", id="schedule-after-step"
+        ),
         pytest.param(INNER.replace("loss_fn(model(x), y)", "(loss_fn(model(x), y) / 4)"), id="inner-loop-divided"),
     ],
 )

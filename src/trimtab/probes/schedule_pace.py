@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, ReduceLROnPlateau
 
 from trimtab.probes import Values, Watch, probe
 from trimtab.probes.subject import Moment, Subject
@@ -42,7 +42,8 @@ def read_position(schedule: LRScheduler | None) -> int | None:
 def measure_schedule_pace(moment: Moment) -> Values:
     """`schedule_position`: how many times the schedule has moved so far; `schedule_moves`: how many of them in a step.
 
-    `schedule_length`: how many moves it has, where its kind is meant for one a step (`OneCycleLR`). All are measured
+    `schedule_length`: how many moves it has, where its kind is meant for one a step, which has `total_steps`
+    (`OneCycleLR`, and those of `trimtab.recipes` that are stepped once per step). All are measured
     at sampled steps alone, of the first schedule among the partners. In a distributed run nothing is said of a schedule
     that moves several times a step: some libraries move it once for each process on purpose.
     """
@@ -58,6 +59,7 @@ def measure_schedule_pace(moment: Moment) -> Values:
     values = {"schedule_position": float(position)}
     if moves is not None:
         values["schedule_moves"] = float(moves)
-    if isinstance(moment.subject.schedule, OneCycleLR):
-        values["schedule_length"] = float(moment.subject.schedule.total_steps)
+    length = getattr(moment.subject.schedule, "total_steps", None)
+    if isinstance(length, int):
+        values["schedule_length"] = float(length)
     return values

@@ -37,7 +37,7 @@ def find_clip(setup: Setup) -> Iterator[Remark]:
     """Gradients that are clipped while they are still multiplied by the loss scale."""
     for scope in list_scopes(setup.loop):
         nodes = list(walk(scope))
-        scaled = [each for each in nodes if is_call(each, "scale") and _is_name(each, "scal")]
+        scaled = [each for each in nodes if is_call(each, "scale") and is_named(each, "scal")]
         clips = [each for each in nodes if any(is_call(each, name) for name in CLIPPING)]
         unscaled = [each.lineno for each in nodes if is_call(each, "unscale_")]
         for clip in clips if scaled else ():
@@ -78,14 +78,15 @@ def is_call(node: ast.AST, name: str) -> bool:
     return getattr(function, "attr", getattr(function, "id", "")) == name
 
 
-def _is_name(node: ast.AST, part: str) -> bool:
+def is_named(node: ast.AST, part: str) -> bool:
     """True for a method call on something whose name has a part, such as `self.scaler.step(…)`."""
     holder = getattr(getattr(node, "func", None), "value", None)
     return part in str(getattr(holder, "attr", getattr(holder, "id", ""))).lower()
 
 
-def _is_step(node: ast.AST) -> bool:
-    return is_call(node, "step") and (_is_name(node, "opt") or _is_name(node, "scaler"))
+def is_step(node: ast.AST) -> bool:
+    """True for the step of an optimizer, by itself or through a loss scaler."""
+    return is_call(node, "step") and (is_named(node, "opt") or is_named(node, "scaler"))
 
 
 def _is_in_inner(loop: ast.AST, node: ast.AST) -> bool:
@@ -96,16 +97,16 @@ def _is_in_inner(loop: ast.AST, node: ast.AST) -> bool:
 
 def _steps_less_often(scope: ast.AST, loop: ast.AST) -> bool:
     """True if the optimizer steps in some rounds of a loop alone, or after it."""
-    if not any(map(_is_step, walk(scope))):
+    if not any(map(is_step, walk(scope))):
         return False
-    if not any(map(_is_step, walk(loop))):
+    if not any(map(is_step, walk(loop))):
         return not isinstance(scope, ast.Module) or any(
             isinstance(each, LOOPS) and each is not loop and any(node is loop for node in walk(each))
             for each in walk(scope)
         )
     conditions = [each for each in walk(loop) if isinstance(each, ast.If) and _counts(each.test)]
     return any(
-        _is_step(node) for each in conditions for statement in each.body for node in (statement, *walk(statement))
+        is_step(node) for each in conditions for statement in each.body for node in (statement, *walk(statement))
     )
 
 

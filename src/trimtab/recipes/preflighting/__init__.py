@@ -55,6 +55,7 @@ STAGES = (
     Stage(2, "overfit", learning.check_overfit, 2.5, (1,)),
     Stage(3, "nonfinite", numbers.check_nonfinite, 0.5, (1,)),
     Stage(4, "initial-loss", numbers.check_initial_loss, 0.3, (1,)),
+    Stage(4, "initial-signal", numbers.check_signal, 0.3, (1, 3)),
     Stage(4, "gradient-flow", numbers.check_flow, 0.5, (1, 3)),
     Stage(5, "learning-rate", learning.check_rate, 3.0, (1, 2, 3)),
     Stage(6, "regularization", learning.check_regularization, 1.5, (1, 2, 3)),

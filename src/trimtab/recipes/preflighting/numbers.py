@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from math import isfinite, log
+from math import isfinite
 from statistics import median
 
 import numpy as np
@@ -17,10 +17,10 @@ from trimtab.detectors.depth_gradient import MIN_CORRELATION, MIN_GROUPS, correl
 from trimtab.probes.locate import locate_nonfinite
 from trimtab.probes.reasons import list_values
 from trimtab.recipes.advice import precision
-from trimtab.recipes.calls import CLASSIFYING
 from trimtab.recipes.linting.wiring import name_some
 from trimtab.recipes.preflighting.flight import Flight
 from trimtab.recipes.preflighting.result import Line
+from trimtab.recipes.verification import expect_loss, follow_signals
 
 MOST_SPREAD = 1e4
 """How far the gradients of the first and the last layer may differ, each taken per weight, where they rise or fall with
@@ -31,9 +31,6 @@ NUM_UPDATES = 3
 
 MOST_DEAD = 0.2
 """The share of the layers that may have a gradient of 0."""
-
-FAR_FROM_CHANCE = 1.5
-"""An initial loss so many times as large as chance is one of a network that is sure of something it cannot know."""
 
 SAME_LOSS, NEAR_LOSS = 0.02, 0.1
 """How far the loss may be from the one in float32: bfloat16 rounds each number by up to 0.4 %, which adds up with
@@ -61,19 +58,28 @@ def check_nonfinite(flight: Flight) -> Iterator[Line]:
 
 def check_initial_loss(flight: Flight) -> Iterator[Line]:
     """A classifier begins at the loss of chance, −log(1 / classes)."""
-    for call in flight.trial.losses:
-        scores = call.args[0]
-        if call.function not in CLASSIFYING or not isinstance(scores, Tensor) or flight.trial.loss is None:
-            continue
-        num_classes = scores.shape[1] if scores.ndim > 1 else len(scores)
-        expected, measured = log(max(2, num_classes)), float(flight.trial.loss)
-        reason = f"the first loss is {measured:.4g}; chance among {num_classes} classes has {expected:.4g}"
-        if not measured <= FAR_FROM_CHANCE * expected:
-            fix = "begin the last layer small: it is sure of something that it cannot know yet"
-            yield Line("initial-loss", "warn", measured / expected, reason, fix)
-        else:
-            yield Line("initial-loss", "pass", measured / expected, reason)
+    found = expect_loss(flight.trial)
+    if found is None:
         return
+    fix = "begin the last layer small: it is sure of something that it cannot know yet" if found.is_far else ""
+    yield Line("initial-loss", "warn" if found.is_far else "pass", found.measured / found.expected, str(found), fix)
+
+
+def check_signal(flight: Flight) -> Iterator[Line]:
+    """Before the first step, signals keep their size through the depth, forward and backward."""
+    with flight.keep():
+        found = follow_signals(flight.model, flight.compute_total, flight.batches[0])
+    flaws = [each for each in found.flaws if not each.startswith("the first loss")]
+    variances = [each.activation_variance for each in found.layers]
+    if not variances:
+        yield Line("initial-signal", "skipped", None, "no layer with a matrix of weights ran")
+        return
+    spread = f"activations have variances from {min(variances):.2g} to {max(variances):.2g}"
+    for flaw in flaws:
+        reason, _, fix = flaw.rpartition("; ")
+        yield Line("initial-signal", "warn", float(len(flaws)), reason, fix)
+    if not flaws:
+        yield Line("initial-signal", "pass", 0.0, f"{spread}, over {len(variances)} layers")
 
 
 def check_flow(flight: Flight) -> Iterator[Line]:
