@@ -61,6 +61,7 @@ def test_rooms_keep_to_their_layers() -> None:
         pytest.param("diagnosis -> report", "Imports go downward", id="up-within-the-reading-rooms"),
         pytest.param("detectors -> readers", "Imports go downward", id="sideways"),
         pytest.param("replay -> probes", "Imports go downward", id="judging-sees-training"),
+        pytest.param("recipes -> tabular", "Imports go downward", id="recipes-see-tables"),
         pytest.param("attic -> types", "Imports go downward", id="room-without-a-layer"),
         pytest.param("probes -> policy", "Probes, state and losses", id="training-sees-judging"),
         pytest.param("state -> detectors", "Probes, state and losses", id="state-sees-judging"),
@@ -88,6 +89,7 @@ def test_forbidden_arrow_breaks_a_contract(tmp_path: Path, arrow: str, contract:
         pytest.param(["actions -> state", "state -> history", "actions -> torch"], id="actions-through-state"),
         pytest.param(["supervisor -> policy", "supervisor -> probes", "supervisor -> actions"], id="both-halves-meet"),
         pytest.param(["cli -> bench", "bench -> faults", "bench -> loop", "bench -> torch"], id="top-sees-all"),
+        pytest.param(["tabular -> recipes", "recipes -> loop"], id="tables-use-recipes"),
     ],
 )
 def test_allowed_arrows_keep_every_contract(tmp_path: Path, arrows: list[str]) -> None:

@@ -79,6 +79,12 @@ REPORTS: dict[str, tuple[str, Reviews, list[int]]] = {
     "dead-from-the-start": ("dead-columns", columns((0.3, 0.0), (0.3, 0.001), (0.3, 0.0)), [1, 2]),
     "dead-and-rising-too-slowly": ("dead-columns", columns(*[(0.3, 0.001 * each) for each in range(5)]), [1, 2, 3, 4]),
     "numbers-ignored": ("scalars-ignored", [recalls(0.4, 0.8), recalls(0.02, 0.8), recalls(0.02, 0.8)], [1]),
+    "numbers-ignored-from-the-start": (
+        "scalars-ignored",
+        [recalls(0.02, 0.6), recalls(0.022, 0.8), recalls(0.02, 0.8)],
+        [1],
+    ),
+    "numbers-that-rise-too-slowly": ("scalars-ignored", [recalls(0.01 + 0.006 * each, 0.8) for each in range(13)], [1]),
     "numbers-dominate": ("scalars-dominate", [recalls(0.3, 0.8), recalls(0.8, 0.8, 0.02)], [1]),
     "numbers-dominate-a-low-ceiling": ("scalars-dominate", [recalls(0.28, 0.3, 0.02, ceiling=0.3)], [0]),
 }
@@ -102,6 +108,7 @@ SILENT: dict[str, tuple[str, Reviews]] = {
     "alike-at-first": ("dead-columns", columns((0.3, 0.005), (0.3, 0.008), (0.3, 0.0099), (0.3, 0.012))),
     "alike-but-alive": ("dead-columns", columns((0.3, 0.02), (0.3, 0.02))),
     "nothing-learned-yet": ("scalars-ignored", [recalls(0.02, 0.2), recalls(0.02, 0.4)]),
+    "numbers-on-their-way": ("scalars-ignored", [recalls(each, 0.8) for each in (0.05, 0.07, 0.12)]),
     "few-distinct-numbers": ("scalars-ignored", [recalls(0.06, 0.8, ceiling=0.1)]),
     "numbers-and-more": ("scalars-dominate", [recalls(0.9, 0.9, 0.3)]),
     "numbers-alone": (

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import ceil, cos, pi
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.optim.lr_scheduler import LambdaLR
 
 from trimtab.control.rows import RowTracker
 from trimtab.errors import InputError
 from trimtab.loop import FitResult, fit
 from trimtab.policy import Policy
+from trimtab.recipes.schedules import four_phase
 from trimtab.tabular.batches import Rows, make_loader
 from trimtab.tabular.columns import Table
 from trimtab.tabular.inference import ColumnType, infer_types, shorten
@@ -39,9 +39,6 @@ FEWEST_HELD_OUT = 8
 
 FEWEST_ROWS = 2
 """One row is like no other."""
-
-WARMUP, FALLING, LAST = 0.05, 0.4, 0.05
-"""The share of steps over which the learning rate rises; from which it falls; and what it falls to."""
 
 CLIP_NORM = 1.0
 """What gradients are clipped to."""
@@ -196,17 +193,6 @@ def choose_epochs(num_rows: int, batch_size: int) -> int:
     return min(max(ceil(NUM_STEPS / num_steps), FEWEST_EPOCHS), MOST_EPOCHS)
 
 
-def plan_rate(step: int, num_steps: int) -> float:
-    """The factor of the learning rate at a step: it rises, stays, and falls along half a cosine."""
-    share = (step + 1) / max(num_steps, 1)
-    if share < WARMUP:
-        return share / WARMUP
-    if share < FALLING:
-        return 1.0
-    fallen = min((share - FALLING) / (1 - FALLING), 1.0)
-    return LAST + (1 - LAST) * (1 + cos(pi * fallen)) / 2
-
-
 def fit_model(
     model: TableModel,
     data: Rows,
@@ -231,7 +217,6 @@ def fit_model(
     epochs = settings.epochs or choose_epochs(len(data), settings.batch_size)
     batch_size = min(settings.batch_size, len(data))
     loader = make_loader(data, batch_size, shuffles=True)
-    num_steps = epochs * len(loader)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
@@ -245,7 +230,7 @@ def fit_model(
         loader,
         val_loader=make_loader(held_out, batch_size),
         epochs=epochs,
-        scheduler=LambdaLR(optimizer, lambda step: plan_rate(step, num_steps)),
+        scheduler=four_phase(optimizer, epochs * len(loader)),
         clip_norm=CLIP_NORM,
         groups=model.list_groups(),
         policy=Policy.preset("absolute-tiers"),
@@ -258,8 +243,11 @@ def fit_model(
     )
 
 
-def embed_rows(model: TableModel, table: Table, batch_size: int = 1024) -> NDArray[np.float32]:
+def embed_rows(model: TableModel, table: Table, batch_size: int = 512) -> NDArray[np.float32]:
     """The embeddings of all rows of a table; shape (rows, dimensions).
+
+    The last batch is filled up with its first row: matrices of one size are multiplied in one way, so that the
+    embedding of a row does not depend on how many others are embedded with it.
 
     Args:
         model: a trained model.
@@ -272,9 +260,10 @@ def embed_rows(model: TableModel, table: Table, batch_size: int = 1024) -> NDArr
     found = []
     with torch.inference_mode():
         for begin in range(0, len(rows), batch_size):
-            batch = rows.__getitems__(range(begin, min(begin + batch_size, len(rows))))
+            places = [each if each < len(rows) else begin for each in range(begin, begin + batch_size)]
+            batch = rows.__getitems__(places)
             found.append(model({name: each.to(device) for name, each in batch.items()}).float().cpu())
-    return torch.cat(found).numpy() if found else np.empty((0, model.shape.dimensions), np.float32)
+    return torch.cat(found)[: len(rows)].numpy() if found else np.empty((0, model.shape.dimensions), np.float32)
 
 
 def list_missing(model: TableModel, names: Sequence[str]) -> list[str]:
