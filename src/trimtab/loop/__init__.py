@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trimtab.control.review import Review
 from trimtab.control.rows import RowTracker
 from trimtab.loop.assembly import assemble
-from trimtab.loop.options import Options, choose_to_go_on, validate_numbers, validate_parts
+from trimtab.loop.options import Options, choose_to_go_on, list_schedulers, validate_numbers, validate_parts
 from trimtab.loop.result import FitResult
 from trimtab.loop.reviews import Embed
 from trimtab.loop.training import Training
@@ -37,7 +37,7 @@ def fit(
     val_loader: Any = None,
     test_loader: Any = None,
     epochs: int = 1,
-    scheduler: LRScheduler | ReduceLROnPlateau | None = None,
+    scheduler: LRScheduler | ReduceLROnPlateau | Sequence[Any] | None = None,
     run: str | Path | None = None,
     resume: bool | Literal["auto"] = "auto",
     clip_norm: float | None = None,
@@ -72,7 +72,8 @@ def fit(
         val_loader: gives the batches of the validation after each epoch, or a `Dataset`.
         test_loader: gives batches that take no part in any choice, or a `Dataset`: measured once, at the end.
         epochs: how many epochs the run has altogether.
-        scheduler: stepped once per optimizer step; a `ReduceLROnPlateau` once per validation.
+        scheduler: stepped once per optimizer step; a `ReduceLROnPlateau` once per validation. Or several, one of which
+            may be a schedule of something else, such as `trimtab.recipes.DropoutSchedule`.
         run: the run folder; None for none, and then nothing is saved.
         resume: "auto" to go on with a run that is in the folder, True to insist on one, False to insist on none.
         clip_norm: gradients are clipped to this total norm; None for no clipping.
@@ -108,10 +109,11 @@ def fit(
         OutOfMemory: if memory runs out whatever the size of a micro-batch.
         Exception: whatever `compute_loss` or a loader raises, once the last whole step is saved.
     """
-    validate_parts(model, optimizer, compute_loss, train_loader, scheduler)
+    schedulers = list_schedulers(scheduler)
+    validate_parts(model, optimizer, compute_loss, train_loader, schedulers)
     options = Options(
         epochs=epochs,
-        scheduler=scheduler,
+        schedulers=schedulers,
         run=None if run is None else Path(run),
         goes_on=choose_to_go_on(run, resume),
         insists=resume is True,

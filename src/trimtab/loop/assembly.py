@@ -126,7 +126,7 @@ def assemble(
     supervisor = Supervisor(
         model,
         optimizer,
-        options.scheduler,
+        *options.schedulers,
         clip_norm=options.clip_norm,
         groups=options.groups,
         scaler=options.scaler,
@@ -165,7 +165,7 @@ def assemble(
         folder=folder,
         workers=workers,
         data=data,
-        stepper=Stepper(model, optimizer, objective, supervisor, options.scaler, options.scheduler, options.rows),
+        stepper=Stepper(model, optimizer, objective, supervisor, options.scaler, options.schedulers, options.rows),
         reviews=reviews,
         adapting=Adapting(rules, reviews, data, supervisor, options.criterion),
         stages=Stages(model, compute_loss, supervisor),

@@ -31,7 +31,7 @@ class Options:
     """What `fit` was asked for, beside model, optimizer, loss and data; its docstring says what each is."""
 
     epochs: int
-    scheduler: Any
+    schedulers: tuple[Any, ...]
     run: Path | None
     goes_on: bool
     insists: bool
@@ -58,8 +58,15 @@ class Options:
         return "loss" if self.restore_best == "loss" else "composite"
 
 
+def list_schedulers(scheduler: Any) -> tuple[Any, ...]:
+    """None, a schedule or several, as several."""
+    if scheduler is None:
+        return ()
+    return tuple(scheduler) if isinstance(scheduler, (list, tuple)) else (scheduler,)
+
+
 def validate_parts(
-    model: object, optimizer: object, compute_loss: object, train_loader: object, scheduler: object
+    model: object, optimizer: object, compute_loss: object, train_loader: object, schedulers: Iterable[object]
 ) -> None:
     """See that what is trained can be.
 
@@ -77,11 +84,12 @@ def validate_parts(
             f"fit: train_loader is a {type(train_loader).__name__!r}; it has to be an iterable of batches, such as a "
             "DataLoader"
         )
-    if scheduler is not None and not callable(getattr(scheduler, "step", None)):
-        raise InputError(
-            f"fit: scheduler is a {type(scheduler).__name__!r}, which has no method step; pass one of "
-            "torch.optim.lr_scheduler"
-        )
+    for each in schedulers:
+        if not callable(getattr(each, "step", None)):
+            raise InputError(
+                f"fit: scheduler is a {type(each).__name__!r}, which has no method step; pass one of "
+                "torch.optim.lr_scheduler"
+            )
     if is_distributed():
         raise InputError("fit: it trains in one process; in a distributed run use trimtab.Supervisor in your own loop")
 
@@ -122,7 +130,7 @@ def validate_numbers(options: Options, *, has_scores: bool) -> None:
         raise InputError(
             f"fit: rows is a {type(options.rows).__name__!r}; it has to be a trimtab.control.rows.RowTracker"
         )
-    if isinstance(options.scheduler, ReduceLROnPlateau) and not has_scores:
+    if any(isinstance(each, ReduceLROnPlateau) for each in options.schedulers) and not has_scores:
         raise InputError("fit: a ReduceLROnPlateau needs a validation loss to judge by; pass val_loader= too")
 
 

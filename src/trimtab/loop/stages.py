@@ -29,18 +29,19 @@ class Stages:
         self._planned: tuple[Stage, ...] = ()
         self._happened: list[Stage] = []
 
-    def plan(self, optimizer: Optimizer, scheduler: Any, num_steps: int | None, num_epochs: int) -> None:
+    def plan(self, optimizer: Optimizer, schedulers: Sequence[Any], num_steps: int | None, num_epochs: int) -> None:
         """Plan the epochs there is no plan for yet: all of a new run, those it was given since of one that goes on.
 
         Args:
             optimizer: the optimizer.
-            scheduler: its schedule; None for none.
+            schedulers: its schedules; the rate is that of the first which has an optimizer.
             num_steps: the steps of an epoch; None if that is not known.
             num_epochs: the epochs of the run.
         """
         first = len(self._planned)
         if num_epochs <= first:
             return
+        scheduler = next((each for each in schedulers if hasattr(each, "optimizer")), None)
         rates = plan_rates(optimizer, scheduler, num_steps, num_epochs - first)
         new = plan_stages(self._model, self._compute_loss, rates, first + 1)
         self._planned += new

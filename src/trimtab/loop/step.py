@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ class Stepper:
         objective: gives the loss of a micro-batch.
         supervisor: judges each step.
         scaler: the loss scaler, if there is one.
-        scheduler: stepped after each update, unless it waits for validations.
+        schedulers: stepped after each update, but those that wait for validations.
         tracker: sees the loss of each row; None for none.
 
     Attributes:
@@ -49,13 +50,13 @@ class Stepper:
         objective: Objective,
         supervisor: Supervisor,
         scaler: GradScaler | None,
-        scheduler: Any,
+        schedulers: Sequence[Any],
         tracker: RowTracker | None = None,
     ) -> None:
         self._model, self._optimizer = model, optimizer
         self._objective, self._supervisor = objective, supervisor
         self._scaler = scaler
-        self._scheduler = None if isinstance(scheduler, ReduceLROnPlateau) else scheduler
+        self._schedulers = [each for each in schedulers if not isinstance(each, ReduceLROnPlateau)]
         self._buffers = BufferCopies(model)
         self._update = Update(optimizer, objective.micro_batch.warn)
         self._tracker = tracker
@@ -82,8 +83,8 @@ class Stepper:
         self._track(loss)
         with scale_rate(self._optimizer, self.rate_factor):
             has_stepped = self._make_update()
-        if self._scheduler is not None and has_stepped:
-            self._scheduler.step()
+        for each in self._schedulers if has_stepped else ():
+            each.step()
         self.is_updating = False
         self._objective.at_hand = None
         return loss

@@ -55,7 +55,7 @@ class Training:
         with self._inbox.listen():
             try:
                 self._go_on()
-                self._stages.plan(self._optimizer, self._options.scheduler, self._data.num_steps, self._options.epochs)
+                self._stages.plan(self._optimizer, self._options.schedulers, self._data.num_steps, self._options.epochs)
                 with ProgressBar(self._options.progress, self._options.epochs) as bar:
                     status, reason = self._train(bar)
                 self._complete(status, reason)
@@ -156,8 +156,9 @@ class Training:
             self._save()
             return
         bar.show_review(review.score)
-        if isinstance(self._options.scheduler, ReduceLROnPlateau):
-            self._options.scheduler.step(review.score)
+        for each in self._options.schedulers:
+            if isinstance(each, ReduceLROnPlateau):
+                each.step(review.score)
         bests = (self._reviews.best, self._reviews.find_best("composite"))
         self._save(now=any(review is each for each in bests), score=review.score)
 

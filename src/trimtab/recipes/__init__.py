@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trimtab.recipes.advice import PrecisionAdvice, precision
+    from trimtab.recipes.batch_size import BatchSize, find_batch_size
     from trimtab.recipes.finder import RateSweep, find_learning_rate
     from trimtab.recipes.hygiene import parameter_groups
     from trimtab.recipes.initialization import FirstValue, Initialization, initialize
     from trimtab.recipes.linting import Flaw, Flaws, lint
     from trimtab.recipes.loss_scale import PRESETS, LossScale, make_scaler
+    from trimtab.recipes.normalization import Advice, Advices, advise_normalization
     from trimtab.recipes.preflighting import Line, Preflight, preflight, preflight_file
+    from trimtab.recipes.regularization import (
+        DropoutSchedule,
+        Prediction,
+        advise_dropout,
+        predict_with_dropout,
+    )
+    from trimtab.recipes.sampling import StratifiedBatches, stratified_batches
     from trimtab.recipes.schedules import (
         four_phase,
         one_cycle,
@@ -25,6 +34,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRESETS",
+    "Advice",
+    "Advices",
+    "BatchSize",
+    "DropoutSchedule",
     "FirstValue",
     "Flaw",
     "Flaws",
@@ -33,9 +46,14 @@ __all__ = [
     "Line",
     "LossScale",
     "PrecisionAdvice",
+    "Prediction",
     "Preflight",
     "RateSweep",
+    "StratifiedBatches",
     "Verification",
+    "advise_dropout",
+    "advise_normalization",
+    "find_batch_size",
     "find_learning_rate",
     "four_phase",
     "initialize",
@@ -45,9 +63,11 @@ __all__ = [
     "parameter_groups",
     "plot_schedules",
     "precision",
+    "predict_with_dropout",
     "preflight",
     "preflight_file",
     "step_decay",
+    "stratified_batches",
     "verify_initialization",
     "warm_restarts",
     "warmup_cosine",
@@ -55,12 +75,16 @@ __all__ = [
 
 _HOMES = {
     "advice": ("PrecisionAdvice", "precision"),
+    "batch_size": ("BatchSize", "find_batch_size"),
     "finder": ("RateSweep", "find_learning_rate"),
     "hygiene": ("parameter_groups",),
     "initialization": ("FirstValue", "Initialization", "initialize"),
     "linting": ("Flaw", "Flaws", "lint"),
     "loss_scale": ("PRESETS", "LossScale", "make_scaler"),
     "preflighting": ("Line", "Preflight", "preflight", "preflight_file"),
+    "normalization": ("Advice", "Advices", "advise_normalization"),
+    "regularization": ("DropoutSchedule", "Prediction", "advise_dropout", "predict_with_dropout"),
+    "sampling": ("StratifiedBatches", "stratified_batches"),
     "schedules": ("four_phase", "one_cycle", "plot_schedules", "step_decay", "warm_restarts", "warmup_cosine"),
     "verification": ("LayerSignal", "Verification", "verify_initialization"),
 }

@@ -12,7 +12,7 @@ from trimtab.diagnosis.outliers import PATIENCE
 from trimtab.diagnosis.spikes import Spike, find_spikes
 from trimtab.diagnosis.tree import REMEDIES, Answer, Cause, State, Unmeasured, cause
 
-SAMPLER = "WeightedRandomSampler(weights, len(weights))"
+SAMPLER = "trimtab.recipes.stratified_batches(labels, batch_size)"
 """How batches are drawn by what makes samples hard."""
 
 

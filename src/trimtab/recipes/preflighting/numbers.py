@@ -17,6 +17,7 @@ from trimtab.detectors.depth_gradient import MIN_CORRELATION, MIN_GROUPS, correl
 from trimtab.probes.locate import locate_nonfinite
 from trimtab.probes.reasons import list_values
 from trimtab.recipes.advice import precision
+from trimtab.recipes.footprint import count_kept
 from trimtab.recipes.linting.wiring import name_some
 from trimtab.recipes.preflighting.flight import Flight
 from trimtab.recipes.preflighting.result import Line
@@ -163,21 +164,13 @@ def check_precision(flight: Flight) -> Iterator[Line]:
 def _measure(flight: Flight, dtype: torch.dtype | None) -> tuple[float, float, int]:
     """The loss of the first batch, seconds of a step, and bytes that the backward pass keeps."""
     device = find_device(flight.model)
-    kept: dict[int, int] = {}
-    own = {each.untyped_storage().data_ptr() for each in flight.model.parameters()}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
 
     def compute() -> Tensor:
         with torch.autocast(device.type, dtype=dtype) if dtype is not None else nullcontext():
             return flight.compute_total(flight.model, flight.batches[0])
 
     with flight.keep():
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        with count_kept(flight.model) as kept:
             loss = compute()
         number = float(loss.detach())
         seconds = [_time(lambda: compute().backward(), device) for _ in range(NUM_TIMED)]
