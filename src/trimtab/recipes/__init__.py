@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trimtab.recipes.loss_scale import PRESETS, LossScale, make_scaler
     from trimtab.recipes.normalization import Advice, Advices, advise_normalization
     from trimtab.recipes.preflighting import Line, Preflight, preflight, preflight_file
+    from trimtab.recipes.recommending import Choice, Recommendation, recommend
     from trimtab.recipes.regularization import (
         DropoutSchedule,
         Prediction,
@@ -37,6 +38,7 @@ __all__ = [
     "Advice",
     "Advices",
     "BatchSize",
+    "Choice",
     "DropoutSchedule",
     "FirstValue",
     "Flaw",
@@ -49,6 +51,7 @@ __all__ = [
     "Prediction",
     "Preflight",
     "RateSweep",
+    "Recommendation",
     "StratifiedBatches",
     "Verification",
     "advise_dropout",
@@ -66,6 +69,7 @@ __all__ = [
     "predict_with_dropout",
     "preflight",
     "preflight_file",
+    "recommend",
     "step_decay",
     "stratified_batches",
     "verify_initialization",
@@ -83,6 +87,7 @@ _HOMES = {
     "loss_scale": ("PRESETS", "LossScale", "make_scaler"),
     "preflighting": ("Line", "Preflight", "preflight", "preflight_file"),
     "normalization": ("Advice", "Advices", "advise_normalization"),
+    "recommending": ("Choice", "Recommendation", "recommend"),
     "regularization": ("DropoutSchedule", "Prediction", "advise_dropout", "predict_with_dropout"),
     "sampling": ("StratifiedBatches", "stratified_batches"),
     "schedules": ("four_phase", "one_cycle", "plot_schedules", "step_decay", "warm_restarts", "warmup_cosine"),
