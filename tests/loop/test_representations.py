@@ -57,10 +57,11 @@ def run(spread: float, epochs: int, folder: Path | None = None, **kwargs: Any) -
     data = TensorDataset(ROWS)
     loader = DataLoader(data, 32, shuffle=True, generator=torch.Generator().manual_seed(1))
     given = {"embed": observe, **kwargs}
+    compute_loss = given.pop("loss")() if "loss" in given else Attraction(spread)
     result = fit(
         model,
         optimizer,
-        Attraction(spread),
+        compute_loss,
         loader,
         val_loader=DataLoader(data, 64),
         epochs=epochs,
@@ -91,6 +92,31 @@ def test_a_healthy_run_is_as_without() -> None:
     _, other = run(0.5, 4, embed=None)
     assert result.adaptations == ()
     assert all(torch.equal(*pair) for pair in zip(model.parameters(), other.parameters(), strict=True))
+
+
+class Finalized(Attraction):
+    """The same with a third part, which a finalization does without."""
+
+    def __init__(self) -> None:
+        super().__init__(0.5)
+        self.weights["third"] = 0.1
+        self.final_weights = {"third": 0.0, "unknown": 1.0}
+
+    def __call__(self, model: nn.Module, batch: list[Tensor]) -> dict[str, Tensor]:
+        return super().__call__(model, batch) | {"third": self.weights["third"] * model(batch[0]).square().mean()}
+
+
+def test_a_finalization_moves_weights(tmp_path: Path) -> None:
+    """They go to `final_weights`, slowly, and what the loss does not have is passed over."""
+    given = {"patience": 2, "min_delta": 10.0, "loss": Finalized}
+    result, _ = run(0.5, 40, tmp_path / "run", **given)
+    begun = next(each for each in result.adaptations if each.kind == "finalization")
+    moved = [each for each in result.adaptations if each.kind == "request"]
+    assert [(each.what, each.before, each.after) for each in moved] == [("third", 0.1, 0.0)]
+    weights = [each.settings["loss_weight_third"] for each in result.timeline.happened]
+    assert weights[: begun.epoch] == [0.1] * begun.epoch
+    assert weights[-1] == 0.0
+    assert any(0.0 < each < 0.1 for each in weights)
 
 
 def test_a_resumed_run_goes_on_with_its_weights(tmp_path: Path) -> None:

@@ -140,6 +140,18 @@ class RepresentationGuard:
             )
         )
 
+    def finalize(self, targets: Mapping[str, float], *, is_over: bool = False) -> None:
+        """Move knobs to where a finalization wants them, or back to where they began where it is given up.
+
+        Args:
+            targets: where to, by the knob's name; those that `weights` lacks are passed over.
+            is_over: True to move them back.
+        """
+        why = "the finalization is given up" if is_over else "the run is finalized"
+        for knob, target in targets.items():
+            if self._reviews and knob in self._initial:
+                self.nudge(knob, self._initial[knob] if is_over else float(target), why)
+
     def complete(self) -> None:
         """Measure the effects of what was done last, at the end of a run."""
         self._judge(is_over=True)

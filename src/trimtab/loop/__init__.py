@@ -96,7 +96,8 @@ def fit(
         embed: `embed(model)`, called at each validation in eval mode: what the model makes of a fixed sample, a mapping
             with `embeddings`, and where there are any `views` and `columns`, as for `Supervisor.review`. If
             `compute_loss` has a dict `weights` that it reads, a `RepresentationGuard` moves them; if it has a dict
-            `columns` of the modules that encode columns, by name, the guard makes dead ones anew.
+            `columns` of the modules that encode columns, by name, the guard makes dead ones anew. If it has a mapping
+            `final_weights`, those of its weights go there in a finalization.
         checkpoint_every: steps between two checkpoints.
         trackers: who is told of the run beside its folder, as for the supervisor.
         progress: whether to show a progress bar; None for where standard error is a terminal.

@@ -15,6 +15,7 @@ from trimtab.control.course import (
     find_finalization,
     find_rate_factor,
 )
+from trimtab.control.guarding import RepresentationGuard
 from trimtab.control.outcomes import Outcome, judge_adaptation
 from trimtab.control.pacing import decide_rate, decide_return
 from trimtab.control.rate import ramp_down
@@ -34,6 +35,8 @@ class Adapting:
         data: its training data.
         supervisor: told of everything.
         by: which weights a finalization begins with.
+        guard: moves the weights of the loss; None for none.
+        final_weights: the weights of the loss that a finalization goes to, by name.
 
     Attributes:
         made: the adaptations, the oldest first.
@@ -42,10 +45,18 @@ class Adapting:
     """
 
     def __init__(
-        self, rules: Rules, reviews: Reviews, data: TrainingData, supervisor: Supervisor, by: Criterion
+        self,
+        rules: Rules,
+        reviews: Reviews,
+        data: TrainingData,
+        supervisor: Supervisor,
+        by: Criterion,
+        guard: RepresentationGuard | None = None,
+        final_weights: Mapping[str, float] | None = None,
     ) -> None:
         self._rules, self._reviews, self._data, self._supervisor = rules, reviews, data, supervisor
         self._by: Criterion = by
+        self._guard, self._final_weights = guard, dict(final_weights or {})
         self.may_stop = True
         self.made: list[Adaptation] = []
         self.outcomes: list[Outcome] = []
@@ -138,6 +149,8 @@ class Adapting:
         self.made.append(adaptation)
         logger.info("epoch %d: %s: %s", adaptation.epoch, adaptation.name, adaptation.why)
         self._supervisor.tell_event("adaptation", **_without_step(adaptation.to_event()))
+        if adaptation.kind in ("finalization", "resumption") and self._guard is not None:
+            self._guard.finalize(self._final_weights, is_over=adaptation.kind == "resumption")
 
 
 def _without_step(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -150,6 +150,7 @@ def assemble(
     if options.embed is not None and isinstance(weights, MutableMapping):
         columns = getattr(compute_loss, "columns", None)
         guard = RepresentationGuard(supervisor, weights, columns=columns if isinstance(columns, Mapping) else None)
+    final_weights = getattr(compute_loss, "final_weights", None)
     rules = Rules(
         epochs=options.epochs,
         patience=options.patience,
@@ -167,7 +168,15 @@ def assemble(
         data=data,
         stepper=Stepper(model, optimizer, objective, supervisor, options.scaler, options.schedulers, options.rows),
         reviews=reviews,
-        adapting=Adapting(rules, reviews, data, supervisor, options.criterion),
+        adapting=Adapting(
+            rules,
+            reviews,
+            data,
+            supervisor,
+            options.criterion,
+            guard,
+            final_weights if isinstance(final_weights, Mapping) else None,
+        ),
         stages=Stages(model, compute_loss, supervisor),
         ending=Ending(model, reviews, supervisor, make_objective(test_loader), test_loader, workers),
         described=describe_data(train_loader, len(loaders)),

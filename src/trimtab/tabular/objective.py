@@ -25,6 +25,9 @@ WEIGHTS: Mapping[str, float] = {
 }
 """The knobs of the loss as a training begins."""
 
+FINAL: Mapping[str, float] = {"marginal": 0.0, "diversity": 0.0, "coverage": 0.0}
+"""Where knobs go in a finalization: what is left are the joint loss and the spread."""
+
 HIDDEN = 0.3
 """The share of cells that a view lacks."""
 
@@ -51,13 +54,17 @@ class TableLoss:
         by_row: give the joint loss of each row, as a `RowTracker` needs it.
 
     Attributes:
-        weights: the same.
+        weights: the same. In eval mode those of the beginning count, so that one validation can be compared with the
+            next.
+        final_weights: where some of them go in a finalization.
         columns: the parts of a model that encode a column, for the guard of representations.
     """
 
     def __init__(self, weights: Mapping[str, float] | None = None, *, by_row: bool = False) -> None:
         self.weights: Mapping[str, float] = dict(WEIGHTS) if weights is None else weights
+        self.final_weights: Mapping[str, float] = FINAL
         self.columns: Mapping[str, nn.Module] = {}
+        self._first = dict(self.weights)
         self._by_row = by_row
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -81,7 +88,7 @@ class TableLoss:
         views: list[Tensor],
         generator: torch.Generator | None,
     ) -> dict[str, Tensor]:
-        knobs = self.weights
+        knobs = self.weights if model.training else self._first
         joint = contrast(*views, keys=batch["row_keys"], temperature=knobs["temperature"])
         columns = choose_columns(len(model.names), generator)
         told = slice(0, NUM_TOLD)
